@@ -1,0 +1,327 @@
+/*
+ * What passes the monitored interfaces: totals by class, targets, and flows without a socket here.
+ *
+ * tc programs at ingress and egress, or XDP at ingress and tc at egress. Every frame is counted in its
+ * interface. A target's packet is counted once on its way through the machine: when it comes in, or when
+ * it leaves if it was made here or came in where nobody looks. Forwarded flows are counted where they leave.
+ *
+ * Counters are per CPU, laid out by hand in mapped arrays (CPU-major), so that user space reads them without
+ * a system call. tc and XDP run with softirqs off: no two of them interleave on one CPU, plain additions do.
+ *
+ * Compile-time settings: CPUS (possible CPUs), PORTS, TARGETS, FORWARDED (table sizes); COARSE_CLOCK.
+ */
+#include "parse.h"
+
+#define CACHED_BITS 10 /* addresses remembered per CPU: 1,024 */
+#define CACHED (1 << CACHED_BITS)
+#define NO_TARGET 0xffffffffU
+
+struct cached_target {
+    u64 address[2];
+    u32 epoch;
+    u32 place; /* or NO_TARGET */
+};
+
+/* Key: interface index. Value: its place and kind. User space writes it. */
+BPF_TABLE("hash", u32, struct port, ports, PORTS);
+/* Key: CPU * PORTS + place. Value: counters of an interface. User space maps it. */
+BPF_F_TABLE("array", u32, struct port_counters, port_counters, CPUS * PORTS, BPF_F_MMAPABLE);
+/* Key: prefix. Value: place in target_counters. The most specific prefix wins. User space writes them. */
+BPF_LPM_TRIE(targets4, struct target4_key, u32, TARGETS);
+BPF_LPM_TRIE(targets6, struct target6_key, u32, TARGETS);
+/* Key: CPU * CACHED + hash of an address. Value: what the tries said of it. A trie of 1,000 targets costs
+ * 60 ns a look-up, this 5; traffic returns to the same addresses. SETTING_EPOCH empties it. */
+BPF_TABLE("array", u32, struct cached_target, target_cache, CPUS * CACHED);
+/* Key: CPU * TARGETS + place. Value: counters of a target. User space maps it. */
+BPF_F_TABLE("array", u32, struct target_counters, target_counters, CPUS * TARGETS, BPF_F_MMAPABLE);
+/* Key: addresses and interface. Value: counters (out only). User space ages it. */
+BPF_TABLE("hash", struct forwarded_key, struct tally, forwarded, FORWARDED);
+/* Key: LOST_*. Value: count. User space maps it. */
+BPF_F_TABLE("array", u32, u64, losses, INTERFACE_LOSSES, BPF_F_MMAPABLE);
+/* Key: SETTING_*. User space writes it. */
+BPF_F_TABLE("array", u32, u64, settings, SETTINGS, BPF_F_MMAPABLE);
+
+#define TC_NEXT -1 /* TC_ACT_UNSPEC, TCX_NEXT: leave the packet to whoever is next */
+#define XDP_PASS_ON 2
+
+#ifdef COARSE_CLOCK
+#define now() bpf_ktime_get_coarse_ns()
+#else
+#define now() bpf_ktime_get_ns()
+#endif
+
+static __always_inline void lose(u32 reason)
+{
+    u64 *count = losses.lookup(&reason);
+
+    if (count)
+        __sync_fetch_and_add(count, 1);
+}
+
+/* A frame, and what it is on the wire. */
+struct frame {
+    struct packet packet;
+    u64 stack_bytes;
+    u64 wire_packets;
+    u64 wire_bytes;
+    u32 link_header;
+    u32 class;
+    bool ip; /* packet is filled in */
+    bool multicast;
+};
+
+/* Reads a frame of which the first bytes are at `data`. `type` is used where there is no link header. */
+static __always_inline void parse_frame(void *data, void *end, struct port *port, __be16 type,
+                                        struct frame *frame)
+{
+    u32 at = 0;
+
+    frame->class = CLASS_OTHER;
+    if (port->link_header) {
+        at = parse_ethernet(data, end, &type);
+        if (!at) {
+            lose(LOST_MALFORMED);
+            return;
+        }
+        frame->multicast = *(u8 *)data & 1; /* group bit, IEEE 802 */
+    }
+    frame->link_header = at;
+    if (type == bpf_htons(ETHERTYPE_IPV4)) {
+        frame->ip = parse_ipv4(data + at, end, &frame->packet);
+        frame->class = frame->ip ? CLASS_IPV4 : CLASS_OTHER;
+    } else if (type == bpf_htons(ETHERTYPE_IPV6)) {
+        frame->ip = parse_ipv6(data + at, end, &frame->packet);
+        frame->class = frame->ip ? CLASS_IPV6 : CLASS_OTHER;
+    } else {
+        if (type == bpf_htons(ETHERTYPE_ARP))
+            frame->class = CLASS_ARP;
+        return;
+    }
+    if (!frame->ip)
+        lose(LOST_MALFORMED);
+}
+
+static __always_inline void count_frame(struct port *port, struct frame *frame, u32 cpu, bool in)
+{
+    struct port_counters *counters;
+    struct port_direction *direction;
+    u32 index = cpu * PORTS + port->index;
+    u32 class = frame->class;
+
+    counters = port_counters.lookup(&index);
+    if (!counters)
+        return;
+    direction = in ? &counters->in : &counters->out;
+    direction->stack_packets += 1;
+    direction->stack_bytes += frame->stack_bytes;
+    if (class >= CLASSES)
+        return;
+    direction->class[class].packets += frame->wire_packets;
+    direction->class[class].bytes += frame->wire_bytes;
+    if (frame->multicast) {
+        direction->class[CLASS_MULTICAST].packets += frame->wire_packets;
+        direction->class[CLASS_MULTICAST].bytes += frame->wire_bytes;
+    }
+}
+
+static __always_inline u32 search_target(u64 address[2], bool ipv4)
+{
+    struct target4_key key4;
+    struct target6_key key6;
+    u32 *place;
+
+    if (ipv4) {
+        key4.prefix_length = 32;
+        *(u32 *)key4.address = address[1] >> 32;
+        place = targets4.lookup(&key4);
+    } else {
+        key6.prefix_length = 128;
+        __builtin_memcpy(key6.address, address, sizeof(key6.address));
+        place = targets6.lookup(&key6);
+    }
+    return place ? *place : NO_TARGET;
+}
+
+/* The counters of the target an address belongs to; NULL: none. */
+static __always_inline struct target_counters *find_target(u64 address[2], bool ipv4, u32 cpu, u32 epoch)
+{
+    u32 index = ((address[0] ^ address[1]) * 0x9e3779b97f4a7c15ULL) >> (64 - CACHED_BITS);
+    struct cached_target *cached;
+    u32 place;
+
+    index += cpu * CACHED;
+    cached = target_cache.lookup(&index);
+    if (!cached)
+        return NULL;
+    if (cached->epoch != epoch || cached->address[1] != address[1] || cached->address[0] != address[0]) {
+        cached->place = search_target(address, ipv4);
+        cached->address[0] = address[0];
+        cached->address[1] = address[1];
+        cached->epoch = epoch;
+    }
+    place = cached->place;
+    if (place == NO_TARGET)
+        return NULL;
+    index = cpu * TARGETS + place;
+    return target_counters.lookup(&index);
+}
+
+static __always_inline void count_targets(struct frame *frame, u32 cpu)
+{
+    bool ipv4 = frame->class == CLASS_IPV4;
+    u32 setting = ipv4 ? SETTING_TARGETS4 : SETTING_TARGETS6;
+    struct target_counters *counters;
+    u64 *word = settings.lookup(&setting);
+    u32 epoch;
+
+    if (!word || !*word)
+        return;
+    setting = SETTING_EPOCH;
+    word = settings.lookup(&setting);
+    if (!word)
+        return;
+    epoch = *word;
+    counters = find_target(frame->packet.destination, ipv4, cpu, epoch);
+    if (counters) {
+        counters->in_packets += frame->wire_packets;
+        counters->in_bytes += frame->wire_bytes;
+    }
+    counters = find_target(frame->packet.source, ipv4, cpu, epoch);
+    if (counters) {
+        counters->out_packets += frame->wire_packets;
+        counters->out_bytes += frame->wire_bytes;
+    }
+}
+
+/* A packet that leaves and was not made here; bytes from the IP header on, as in every flow. */
+static __always_inline void count_forwarded(struct __sk_buff *skb, struct frame *frame)
+{
+    struct forwarded_key key = {};
+    struct tally zero = {};
+    struct tally *tally;
+
+    __builtin_memcpy(key.source, frame->packet.source, sizeof(key.source));
+    __builtin_memcpy(key.destination, frame->packet.destination, sizeof(key.destination));
+    key.source_port = frame->packet.source_port;
+    key.destination_port = frame->packet.destination_port;
+    key.protocol = frame->packet.protocol;
+    key.ifindex = skb->ifindex;
+    tally = forwarded.lookup(&key);
+    if (!tally) {
+        zero.first_seen = now();
+        forwarded.insert(&key, &zero);
+        tally = forwarded.lookup(&key);
+    }
+    if (!tally) {
+        lose(LOST_FORWARDED_FULL);
+        return;
+    }
+    /* base and surplus as in struct direction; several CPUs may forward one flow */
+    __sync_fetch_and_add(&tally->out_bytes, frame->stack_bytes - frame->link_header);
+    __sync_fetch_and_add(&tally->out_surplus, frame->wire_bytes - frame->wire_packets * frame->link_header -
+                                                  (frame->stack_bytes - frame->link_header));
+    __sync_fetch_and_add(&tally->out_packets, 1 | frame->wire_packets << 32);
+    tally->last_seen = now();
+}
+
+/* Undoes segmentation offload in the figures. */
+static __always_inline void unfold(struct __sk_buff *skb, struct frame *frame)
+{
+    u32 headers = frame->link_header + frame->packet.ip_header + frame->packet.transport_header;
+    u32 segments = skb->gso_segs;
+
+    frame->stack_bytes = skb->len;
+    frame->wire_packets = 1;
+    frame->wire_bytes = skb->len;
+    if (!skb->gso_size || !frame->ip)
+        return;
+    if (!segments) /* packets from outside (virtio, tun) may leave it to be worked out */
+        segments = (skb->len - headers + skb->gso_size - 1) / skb->gso_size;
+    if (segments > 1) {
+        frame->wire_packets = segments;
+        frame->wire_bytes += (u64)(segments - 1) * headers;
+    }
+}
+
+#define HEADERS_AT_MOST 128 /* Ethernet, two tags, IPv6, some extension headers, TCP's ports */
+
+static __always_inline int count_skb(struct __sk_buff *skb, bool in)
+{
+    u32 cpu = bpf_get_smp_processor_id();
+    struct frame frame = {};
+    struct port *port;
+    u32 ifindex = skb->ifindex, from;
+    u32 wanted;
+    void *data, *end;
+
+    port = ports.lookup(&ifindex);
+    if (!port) {
+        lose(LOST_NO_PORT);
+        return TC_NEXT;
+    }
+    data = (void *)(long)skb->data;
+    end = (void *)(long)skb->data_end;
+    if (data + 54 > end) { /* the headers may lie in a fragment */
+        wanted = skb->len < HEADERS_AT_MOST ? skb->len : HEADERS_AT_MOST;
+        bpf_skb_pull_data(skb, wanted);
+        data = (void *)(long)skb->data;
+        end = (void *)(long)skb->data_end;
+    }
+    parse_frame(data, end, port, skb->protocol, &frame);
+    unfold(skb, &frame);
+    count_frame(port, &frame, cpu, in);
+    if (!frame.ip)
+        return TC_NEXT;
+    from = skb->ingress_ifindex;
+    if (in) {
+        if (!(port->flags & PORT_LOOPBACK)) /* it was counted as it left */
+            count_targets(&frame, cpu);
+        return TC_NEXT;
+    }
+    if (!from || !ports.lookup(&from))
+        count_targets(&frame, cpu);
+    if (from)
+        count_forwarded(skb, &frame);
+    return TC_NEXT;
+}
+
+int interface_ingress(struct __sk_buff *skb)
+{
+    return count_skb(skb, true);
+}
+
+int interface_egress(struct __sk_buff *skb)
+{
+    return count_skb(skb, false);
+}
+
+/* Ingress of interfaces that are monitored with XDP. */
+int interface_xdp(struct xdp_md *context)
+{
+    void *data = (void *)(long)context->data;
+    void *end = (void *)(long)context->data_end;
+    u32 cpu = bpf_get_smp_processor_id();
+    u32 ifindex = context->ingress_ifindex;
+    struct frame frame = {};
+    struct port *port;
+
+    port = ports.lookup(&ifindex);
+    if (!port) {
+        lose(LOST_NO_PORT);
+        return XDP_PASS_ON;
+    }
+    parse_frame(data, end, port, 0, &frame);
+    frame.stack_bytes = end - data;
+    frame.wire_packets = 1;
+    frame.wire_bytes = frame.stack_bytes;
+    count_frame(port, &frame, cpu, true);
+    if (frame.ip)
+        count_targets(&frame, cpu);
+    return XDP_PASS_ON;
+}
+
+/* The same hook doing nothing: what the benchmark compares with. */
+int interface_empty(struct __sk_buff *skb)
+{
+    return TC_NEXT;
+}

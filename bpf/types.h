@@ -1,0 +1,187 @@
+/*
+ * Every structure that crosses to user space, mirrored by netmond/kernel/wire.py.
+ *
+ * Widths are explicit, padding is named, integers are in host order, addresses and ports as said.
+ * An address is always 16 bytes in network order; IPv4 is mapped to ::ffff:a.b.c.d (RFC 4291 2.5.5.2).
+ */
+#ifndef NETMOND_TYPES_H
+#define NETMOND_TYPES_H
+
+#include <linux/types.h>
+
+#define NO_SLOT 0xffffffffU
+
+/*
+ * What a socket did in one direction: one cache line, so that the CPU that receives and the one that
+ * sends do not share it.
+ *
+ * Stack figures are what the network stack handled; wire figures are IP packets after segmentation
+ * offload is undone. They are kept as base and difference: most packets need two additions only.
+ */
+struct direction {
+    u32 generation; /* of the socket that holds the slot; 0: nobody, see claim() */
+    u32 note;       /* in: SLOT_* flags; out: revision of the identity in struct flow */
+    u64 bytes;      /* stack bytes, from the IP header on */
+    u64 surplus;    /* wire bytes beyond them: the headers segmentation repeats */
+    u64 packets;    /* low half stack packets, high half wire packets; both wrap, read often */
+    u64 last_seen;  /* ns, CLOCK_MONOTONIC, 0: never */
+    u32 srtt_us;    /* in only: smoothed round trip time of TCP */
+    u32 retransmits; /* in only: segments retransmitted over the life of the connection */
+    u64 unused[2];
+};
+
+/* in.note */
+#define SLOT_RELEASED 1 /* the socket was closed; user space takes the slot back */
+
+struct slot {
+    struct direction in;
+    struct direction out;
+};
+
+/* Who and what a slot stands for: written when it is claimed, read once per claim by user space. */
+struct flow {
+    u64 cookie;
+    u64 cgroup;     /* cgroup v2 id of the socket */
+    u64 netns;      /* cookie of the network namespace, 0: unknown */
+    u64 first_seen; /* ns, CLOCK_MONOTONIC */
+    u8 local[16];
+    u8 remote[16];  /* zeroes: not connected */
+    u16 local_port;
+    u16 remote_port;
+    u8 protocol;    /* IANA number */
+    u8 flags;       /* FLOW_* */
+    u16 unused;
+    u32 generation;
+    u32 revision;
+    u32 uid;
+    u32 pid;        /* 0: unknown */
+    u32 ifindex;
+    u32 unused2;
+    char comm[16];
+    u64 unused3[2];
+};
+
+#define FLOW_UNCONNECTED 1 /* many peers: see struct peer_key */
+#define FLOW_ACCEPTED 2    /* cloned from a listener: pid and comm are the listener's creator */
+#define FLOW_OLDER 4       /* the socket was there before the meter: pid and comm unknown */
+#define FLOW_LISTENER 8
+
+/* In every socket's own storage; accepted sockets begin with a copy of their listener's. */
+struct owner {
+    u64 ticket; /* slot number in the low half, its generation in the high half */
+    u64 netns;
+    u32 pid;
+    u32 epoch;  /* of the last vain search for a slot */
+    char comm[16];
+    u8 flags;   /* FLOW_* */
+    u8 unused[7];
+};
+
+/* Both directions of a row in a hash; the same words as struct direction without the slot's. */
+struct tally {
+    u64 in_bytes;
+    u64 in_surplus;
+    u64 in_packets; /* low half stack, high half wire */
+    u64 out_bytes;
+    u64 out_surplus;
+    u64 out_packets;
+    u64 first_seen;
+    u64 last_seen;
+};
+
+struct peer_key {
+    u64 cookie;
+    u8 remote[16];
+    u16 remote_port;
+    u16 unused[3];
+};
+
+struct overflow_key {
+    u32 uid;
+    u32 unused;
+    u64 cgroup;
+};
+
+struct forwarded_key {
+    u8 source[16];
+    u8 destination[16];
+    u16 source_port;
+    u16 destination_port;
+    u8 protocol;
+    u8 unused[3];
+    u32 ifindex; /* where it left */
+    u32 unused2;
+};
+
+/* One interface, one CPU, one direction; frames with their link-layer header. */
+enum { CLASS_IPV4, CLASS_IPV6, CLASS_ARP, CLASS_OTHER, CLASS_MULTICAST, CLASSES };
+
+struct port_direction {
+    u64 stack_packets;
+    u64 stack_bytes;
+    struct {
+        u64 packets;
+        u64 bytes;
+    } class[CLASSES];    /* wire; multicast repeats what the others hold */
+    u64 unused[4];
+};
+
+struct port_counters {
+    struct port_direction in;
+    struct port_direction out;
+};
+
+/* An interface that is monitored. */
+struct port {
+    u32 index; /* its place in the counters */
+    u16 flags; /* PORT_* */
+    u16 link_header; /* bytes of link-layer header, 0 on layer-3 devices */
+};
+
+#define PORT_LOOPBACK 1
+
+struct target_counters {
+    u64 in_packets; /* sent to the target */
+    u64 in_bytes;
+    u64 out_packets; /* sent by the target */
+    u64 out_bytes;
+};
+
+struct target4_key {
+    u32 prefix_length;
+    u8 address[4];
+};
+
+struct target6_key {
+    u32 prefix_length;
+    u8 address[16];
+};
+
+/* One word each for user space to tell the programs. */
+enum {
+    SETTING_EPOCH,    /* sockets.c: grows when slots were given back; interfaces.c: when targets change */
+    SETTING_TARGETS4, /* interfaces.c: how many targets there are */
+    SETTING_TARGETS6,
+    SETTINGS,
+};
+
+/* Loss ledger of sockets.c: what could not be counted as it should, and where it went instead. */
+enum {
+    LOST_NO_SLOT_SOCKETS,  /* sockets that found no free slot */
+    LOST_NO_SLOT_PACKETS,  /* their packets: counted per user and cgroup */
+    LOST_NO_STORAGE,       /* packets whose socket could get no storage: counted likewise */
+    LOST_OVERFLOW_FULL,    /* packets beyond that: counted under nobody */
+    LOST_PEERS_FULL,       /* packets counted in their socket's row, not in a peer's */
+    LOST_NO_SOCKET,        /* packets at the hook without a socket */
+    SOCKET_LOSSES,
+};
+
+/* Loss ledger of interfaces.c */
+enum {
+    LOST_FORWARDED_FULL, /* packets not in the flow table: counted in interface and target */
+    LOST_MALFORMED,      /* frames whose IP header is cut short or wrong: counted as other */
+    LOST_NO_PORT,        /* packets on an interface that has just been taken off the list */
+    INTERFACE_LOSSES,
+};
+
+#endif

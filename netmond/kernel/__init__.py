@@ -1,0 +1,1 @@
+"""The kernel side seen from user space: loading, attaching, reading. Knows no D-Bus."""

@@ -1,0 +1,187 @@
+"""Compiles and loads BPF programs in a short-lived child: the only importer of bcc.
+
+bcc brings LLVM: 65 MB to import, 50 to 120 more for a compile, never given back. So a child does it and
+passes the descriptors of maps and programs over a socketpair (SCM_RIGHTS, unix(7)); when it ends they
+live on in the daemon.
+
+As a program (``python3 -m netmond.kernel.compile FD``) this module is that child.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from netmond.errors import KernelError
+
+if TYPE_CHECKING:
+    from netmond.kernel.btf import Btf
+
+_MAX_DESCRIPTORS = 64
+_MAX_REPLY = 1 << 16
+_TIMEOUT = 60.0  # seconds; a compile takes less than one
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Program:
+    """One function to load. `kind` is a bcc.BPF constant's name, `attach_type` an enum bpf_attach_type."""
+
+    name: str
+    kind: str
+    attach_type: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unit:
+    """One C file, the sizes it is compiled with, and the programs and maps wanted from it."""
+
+    source: str
+    defines: Mapping[str, int]
+    programs: tuple[Program, ...]
+    maps: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Loaded:
+    """Descriptors by name, owned by whoever holds this. `notes` tells of anything that had to be left out."""
+
+    programs: Mapping[str, int]
+    maps: Mapping[str, int]
+    notes: tuple[str, ...]
+
+    def close(self) -> None:
+        for descriptor in (*self.programs.values(), *self.maps.values()):
+            os.close(descriptor)
+
+
+def source_directory() -> Path:
+    """Where the C files are: beside the package in a source tree, else where the package installs them."""
+    beside = Path(__file__).resolve().parents[2] / "bpf"
+    return beside if beside.is_dir() else Path("/usr/share/netmond/bpf")
+
+
+class Compilation:
+    """A child at work on one unit. Start several, then collect: they run side by side."""
+
+    def __init__(self, unit: Unit) -> None:
+        self._unit = unit
+        self._ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with theirs:
+            environment = {**os.environ, "BCC_KERNEL_SOURCE": str(source_directory() / "kheaders")}
+            self._child = subprocess.Popen(
+                [sys.executable, "-m", __name__, str(theirs.fileno())],
+                pass_fds=(theirs.fileno(),),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
+                env=environment,
+                cwd=Path(__file__).resolve().parents[2],
+            )
+        self._ours.settimeout(_TIMEOUT)
+        self._ours.send(json.dumps(asdict(unit)).encode())
+
+    def result(self) -> Loaded:
+        """Waits for the child. KernelError: what failed, in a line."""
+        try:
+            data, descriptors, _, _ = socket.recv_fds(
+                self._ours, _MAX_REPLY, _MAX_DESCRIPTORS, socket.MSG_CMSG_CLOEXEC
+            )
+        except OSError as error:
+            data, descriptors = b"", []
+            self._child.kill()
+            reason = f"the compiler did not answer ({error})"
+        else:
+            reason = ""
+        finally:
+            self._ours.close()
+        _, complaint = self._child.communicate()
+        if not data:
+            said = complaint.decode(errors="replace").strip().splitlines()
+            reason = reason or (said[-1] if said else f"the compiler ended with {self._child.returncode}")
+            raise KernelError(f"cannot load {self._unit.source}: {reason}")
+        reply = json.loads(data)
+        if "error" in reply:
+            raise KernelError(f"cannot load {self._unit.source}: {reply['error']}")
+        names = [program.name for program in self._unit.programs]
+        return Loaded(
+            programs=dict(zip(names, descriptors, strict=False)),
+            maps=dict(zip(self._unit.maps, descriptors[len(names) :], strict=True)),
+            notes=tuple(reply["notes"]),
+        )
+
+
+# -- the child ---------------------------------------------------------------------------------------
+
+
+def _kernel_defines(btf: Btf, notes: list[str]) -> dict[str, int]:
+    """What the running kernel offers beyond the oldest supported one."""
+    defines = {}
+    if btf.has_function("bpf_ktime_get_coarse_ns"):
+        defines["COARSE_CLOCK"] = 1
+    try:
+        defines["SOCK_UID_OFFSET"] = btf.offset("sock", "sk_uid")
+    except KernelError as error:
+        notes.append(f"users of user namespaces appear under their inner ids: {error}")
+    return defines
+
+
+def _load(unit: Unit) -> tuple[list[int], list[str]]:
+    from netmond.kernel.btf import Btf
+
+    notes: list[str] = []
+    defines = dict(unit.defines)
+    with Btf() as btf:  # also the check that there is one: BCC's own maps and programs are described in it
+        defines.update(_kernel_defines(btf, notes))
+
+    import bcc
+
+    directory = source_directory()
+    flags = [f"-I{directory}", "-Wno-macro-redefined", *(f"-D{name}={value}" for name, value in defines.items())]
+    module = bcc.BPF(src_file=str(directory / unit.source), cflags=flags)
+    descriptors = [
+        module.load_func(program.name, getattr(bcc.BPF, program.kind), None, program.attach_type or 0).fd
+        for program in unit.programs
+    ]
+    descriptors += [module[name].map_fd for name in unit.maps]
+    return descriptors, notes
+
+
+def _describe(error: BaseException) -> str:
+    if isinstance(error, ModuleNotFoundError) and error.name == "bcc":
+        return f"{sys.executable} has no module bcc: install the package python3-bpfcc"
+    text = str(error)
+    if "Operation not permitted" in text or "Permission denied" in text or not _may_load():
+        return "not permitted: netmond needs CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON (or root)"
+    return text.splitlines()[0] if text else type(error).__name__
+
+
+def _may_load() -> bool:
+    """Whether this process has CAP_SYS_ADMIN or CAP_BPF, see capabilities(7)."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("CapEff:"):
+            return bool(int(line.split()[1], 16) & (1 << 21 | 1 << 39))
+    return False
+
+
+def main(descriptor: int) -> int:
+    with socket.socket(fileno=descriptor) as connection:
+        wanted = json.loads(connection.recv(_MAX_REPLY))
+        wanted["programs"] = tuple(Program(**program) for program in wanted["programs"])
+        try:
+            descriptors, notes = _load(Unit(**wanted))
+        except Exception as error:  # whatever it is, the parent needs it in a line
+            connection.send(json.dumps({"error": _describe(error)}).encode())
+            return 1
+        socket.send_fds(connection, [json.dumps({"notes": notes}).encode()], descriptors)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(int(sys.argv[1])))

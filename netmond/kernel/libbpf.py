@@ -1,0 +1,282 @@
+"""The few functions of libbpf.so.1 that netmond calls, through ctypes, with errors as KernelError.
+
+Documented in <bpf/bpf.h>, <bpf/libbpf.h> and bpf(2). Descriptors are plain ints owned by the caller.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+from ctypes import POINTER, byref, c_char_p, c_int, c_size_t, c_uint32, c_void_p
+from functools import cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from netmond.errors import KernelError
+
+#: enum bpf_attach_type
+CGROUP_INET_INGRESS = 0
+CGROUP_INET_EGRESS = 1
+CGROUP_INET_SOCK_CREATE = 2
+CGROUP_INET4_CONNECT = 10
+CGROUP_INET6_CONNECT = 11
+CGROUP_INET_SOCK_RELEASE = 34
+XDP = 37
+TCX_INGRESS = 46
+TCX_EGRESS = 47
+
+XDP_FLAGS_SKB_MODE = 1 << 1
+XDP_FLAGS_DRV_MODE = 1 << 2
+
+#: enum bpf_tc_attach_point
+TC_INGRESS = 1
+TC_EGRESS = 2
+_TC_F_REPLACE = 1
+
+_ENOTSUPP = 524  # of the kernel, not in errno.h
+
+
+class _LinkCreateOpts(ctypes.Structure):
+    _fields_ = (
+        ("sz", c_size_t),
+        ("flags", c_uint32),
+        ("iter_info", c_void_p),
+        ("iter_info_len", c_uint32),
+        ("target_btf_id", c_uint32),
+        ("bpf_cookie", ctypes.c_uint64),
+        ("unused", ctypes.c_uint64 * 2),
+    )
+
+
+class _TcHook(ctypes.Structure):
+    _fields_ = (("sz", c_size_t), ("ifindex", c_int), ("attach_point", c_int), ("parent", c_uint32), ("unused", c_size_t))
+
+
+class _TcOpts(ctypes.Structure):
+    _fields_ = (
+        ("sz", c_size_t),
+        ("prog_fd", c_int),
+        ("flags", c_uint32),
+        ("prog_id", c_uint32),
+        ("handle", c_uint32),
+        ("priority", c_uint32),
+        ("unused", c_size_t),
+    )
+
+
+class _ProgInfo(ctypes.Structure):
+    """The start of struct bpf_prog_info."""
+
+    _fields_ = (
+        ("type", c_uint32),
+        ("id", c_uint32),
+        ("tag", ctypes.c_uint8 * 8),
+        ("lengths", c_uint32 * 2),
+        ("pointers", ctypes.c_uint64 * 2),
+        ("load_time", ctypes.c_uint64),
+        ("created_by_uid", c_uint32),
+        ("nr_map_ids", c_uint32),
+        ("map_ids", ctypes.c_uint64),
+        ("name", ctypes.c_char * 16),
+    )
+
+
+class _TestRunOpts(ctypes.Structure):
+    _fields_ = (
+        ("sz", c_size_t),
+        ("data_in", c_void_p),
+        ("data_out", c_void_p),
+        ("data_size_in", c_uint32),
+        ("data_size_out", c_uint32),
+        ("ctx_in", c_void_p),
+        ("ctx_out", c_void_p),
+        ("ctx_size_in", c_uint32),
+        ("ctx_size_out", c_uint32),
+        ("retval", c_uint32),
+        ("repeat", c_int),
+        ("duration", c_uint32),
+        ("flags", c_uint32),
+        ("cpu", c_uint32),
+        ("batch_size", c_uint32),
+    )
+
+
+@cache
+def _library() -> ctypes.CDLL:
+    try:
+        library = ctypes.CDLL("libbpf.so.1", use_errno=True)
+    except OSError as error:
+        raise KernelError("libbpf.so.1 is missing: install the package libbpf1") from error
+    library.libbpf_set_print(None)  # its messages come as exceptions from here
+    library.bpf_link_create.argtypes = [c_int, c_int, c_int, c_void_p]
+    library.bpf_map_update_elem.argtypes = [c_int, c_void_p, c_void_p, ctypes.c_uint64]
+    library.bpf_map_delete_elem.argtypes = [c_int, c_void_p]
+    library.bpf_map_lookup_and_delete_elem.argtypes = [c_int, c_void_p, c_void_p]
+    library.bpf_map_lookup_batch.argtypes = [c_int, *[c_void_p] * 4, POINTER(c_uint32), c_void_p]
+    library.bpf_obj_get_info_by_fd.argtypes = [c_int, c_void_p, POINTER(c_uint32)]
+    library.bpf_tc_hook_create.argtypes = [POINTER(_TcHook)]
+    library.bpf_tc_hook_destroy.argtypes = [POINTER(_TcHook)]
+    for name in ("attach", "detach", "query"):
+        getattr(library, f"bpf_tc_{name}").argtypes = [POINTER(_TcHook), POINTER(_TcOpts)]
+    library.bpf_prog_get_fd_by_id.argtypes = [c_uint32]
+    library.bpf_prog_test_run_opts.argtypes = [c_int, POINTER(_TestRunOpts)]
+    library.btf__load_vmlinux_btf.restype = c_void_p
+    library.btf__free.argtypes = [c_void_p]
+    library.btf__find_by_name_kind.argtypes = [c_void_p, c_char_p, c_uint32]
+    return library
+
+
+def load_btf() -> tuple[ctypes.CDLL, int]:
+    """The library and a handle on the running kernel's type information; KernelError: there is none."""
+    library = _library()
+    handle = library.btf__load_vmlinux_btf()
+    if not handle:
+        raise KernelError("the kernel has no BTF (/sys/kernel/btf/vmlinux): it needs CONFIG_DEBUG_INFO_BTF")
+    return library, handle
+
+
+def _check(result: int, doing: str) -> int:
+    if result >= 0:
+        return result
+    code = ctypes.get_errno() or -result
+    raise KernelError(f"{doing}: {explain(code)}")
+
+
+def explain(code: int) -> str:
+    """One line for an errno, with the remedy where there is a usual one."""
+    if code in (errno.EPERM, errno.EACCES):
+        return "not permitted: netmond needs CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON (or root)"
+    if code == _ENOTSUPP:
+        return "not supported by this kernel or driver"
+    return os.strerror(code)
+
+
+# -- attaching ---------------------------------------------------------------------------------------
+
+
+def create_link(program: int, target: int, attach_type: int, flags: int = 0) -> int:
+    """Attaches a program by bpf_link and returns the link's descriptor; closing it detaches.
+
+    target: descriptor of a cgroup, or the index of an interface. flags: XDP_FLAGS_*.
+    """
+    options = _LinkCreateOpts(sz=_LinkCreateOpts.unused.offset, flags=flags)
+    pointer = byref(options) if flags else None
+    return _check(_library().bpf_link_create(program, target, attach_type, pointer), "cannot attach")
+
+
+def _tc_hook(ifindex: int, direction: int) -> _TcHook:
+    return _TcHook(sz=_TcHook.unused.offset, ifindex=ifindex, attach_point=direction)
+
+
+def tc_attach(program: int, ifindex: int, direction: int, *, handle: int, priority: int) -> None:
+    """Attaches to clsact, in the place of a program with the same handle and priority if there is one."""
+    hook = _tc_hook(ifindex, direction)
+    created = _library().bpf_tc_hook_create(byref(hook))
+    if created < 0 and created != -errno.EEXIST:
+        _check(created, "cannot make the clsact queueing discipline")
+    options = _TcOpts(
+        sz=_TcOpts.unused.offset, prog_fd=program, flags=_TC_F_REPLACE, handle=handle, priority=priority
+    )
+    _check(_library().bpf_tc_attach(byref(hook), byref(options)), "cannot attach to tc")
+
+
+def tc_query(ifindex: int, direction: int, *, handle: int, priority: int) -> int:
+    """The id of the program attached there, 0: none."""
+    options = _TcOpts(sz=_TcOpts.unused.offset, handle=handle, priority=priority)
+    hook = _tc_hook(ifindex, direction)
+    return 0 if _library().bpf_tc_query(byref(hook), byref(options)) < 0 else int(options.prog_id)
+
+
+def tc_detach(ifindex: int, direction: int, *, handle: int, priority: int) -> None:
+    """Detaches what is there; nothing there is not an error."""
+    options = _TcOpts(sz=_TcOpts.unused.offset, handle=handle, priority=priority)
+    _library().bpf_tc_detach(byref(_tc_hook(ifindex, direction)), byref(options))
+
+
+def program_name(program_id: int) -> str:
+    """The name a loaded program was given (15 bytes at most), empty: it is gone."""
+    library = _library()
+    descriptor = library.bpf_prog_get_fd_by_id(program_id)
+    if descriptor < 0:
+        return ""
+    try:
+        info, size = _ProgInfo(), c_uint32(ctypes.sizeof(_ProgInfo))
+        _check(library.bpf_obj_get_info_by_fd(descriptor, byref(info), byref(size)), "cannot inspect a program")
+        return str(info.name.decode(errors="replace"))
+    finally:
+        os.close(descriptor)
+
+
+# -- maps --------------------------------------------------------------------------------------------
+
+
+def _pointer(array: NDArray[np.generic] | np.generic) -> c_void_p:
+    return c_void_p(np.asarray(array).__array_interface__["data"][0])
+
+
+def map_push(map_: int, values: NDArray[np.uint32]) -> None:
+    """Pushes each value on a stack or queue; the last one is the first to be popped from a stack."""
+    update = _library().bpf_map_update_elem
+    word = c_uint32()
+    pointer = byref(word)
+    for value in values.tolist():
+        word.value = value
+        _check(update(map_, None, pointer, 0), "cannot give a slot back")
+
+
+def map_update(map_: int, key: NDArray[np.generic], value: NDArray[np.generic]) -> None:
+    """Inserts or replaces one entry. Both arrays hold one element of the map's own layout."""
+    _check(_library().bpf_map_update_elem(map_, _pointer(key), _pointer(value), 0), "cannot write a map")
+
+
+def map_delete(map_: int, key: NDArray[np.generic]) -> bool:
+    """Removes one entry; False: it was not there."""
+    result = _library().bpf_map_delete_elem(map_, _pointer(key))
+    if result < 0 and ctypes.get_errno() == errno.ENOENT:
+        return False
+    _check(result, "cannot delete from a map")
+    return True
+
+
+def map_take(map_: int, key: NDArray[np.generic], value: NDArray[np.generic]) -> bool:
+    """Removes one entry and stores its final value, nothing counted in between; False: it was not there."""
+    result = _library().bpf_map_lookup_and_delete_elem(map_, _pointer(key), _pointer(value))
+    if result < 0 and ctypes.get_errno() == errno.ENOENT:
+        return False
+    _check(result, "cannot take from a map")
+    return True
+
+
+def map_read(map_: int, keys: NDArray[np.generic], values: NDArray[np.generic]) -> int:
+    """Reads a whole hash into arrays of its capacity and returns the number of entries."""
+    read = _library().bpf_map_lookup_batch
+    cursor = np.zeros(1, np.uint64)  # the kernel's, a bucket number
+    done, position = 0, None
+    while done < len(keys):
+        count = c_uint32(len(keys) - done)
+        result = read(
+            map_, position, _pointer(cursor), _pointer(keys[done:]), _pointer(values[done:]), byref(count), None
+        )
+        code = ctypes.get_errno() if result < 0 else 0
+        if result < 0 and code != errno.ENOENT:
+            _check(result, "cannot read a map")
+        done += count.value
+        if code == errno.ENOENT:  # that was the end
+            break
+        position = _pointer(cursor)
+    return done
+
+
+def test_run(program: int, packet: bytes, repeat: int = 1) -> tuple[int, int]:
+    """Runs a program on a packet: its return value and the mean time of a run in ns (BPF_PROG_TEST_RUN)."""
+    buffer = ctypes.create_string_buffer(packet, len(packet))
+    options = _TestRunOpts(
+        sz=ctypes.sizeof(_TestRunOpts),
+        data_in=ctypes.cast(buffer, c_void_p),
+        data_size_in=len(packet),
+        repeat=repeat,
+    )
+    _check(_library().bpf_prog_test_run_opts(program, byref(options)), "cannot run a program")
+    return int(options.retval), int(options.duration)

@@ -1,0 +1,201 @@
+"""The maps of the loaded programs as numpy arrays.
+
+Arrays are mapped: reading them is reading memory. Hashes are read whole by batch system calls.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from netmond.errors import KernelError
+from netmond.kernel import libbpf, wire
+from netmond.kernel.compile import Program, Unit
+from netmond.model import Network
+
+MAX_PORTS = 256
+OVERFLOWS = 8192
+
+
+def possible_cpus(text: str | None = None) -> int:
+    """How many CPUs the kernel may ever bring up: the length of its per-CPU arrays.
+
+    text: as /sys/devices/system/cpu/possible, for tests.
+    """
+    if text is None:
+        with open("/sys/devices/system/cpu/possible") as file:
+            text = file.read()
+    return int(text.strip().split(",")[-1].split("-")[-1]) + 1
+
+
+def socket_unit(*, slots: int, peers: int) -> Unit:
+    """What to compile for SocketTables and the meter's links."""
+    return Unit(
+        source="sockets.c",
+        defines={"SLOTS": slots, "PEERS": peers, "OVERFLOWS": OVERFLOWS},
+        programs=(
+            Program(name="meter_ingress", kind="CGROUP_SKB", attach_type=libbpf.CGROUP_INET_INGRESS),
+            Program(name="meter_egress", kind="CGROUP_SKB", attach_type=libbpf.CGROUP_INET_EGRESS),
+            Program(name="socket_created", kind="CGROUP_SOCK", attach_type=libbpf.CGROUP_INET_SOCK_CREATE),
+            Program(name="socket_released", kind="CGROUP_SOCK", attach_type=libbpf.CGROUP_INET_SOCK_RELEASE),
+            Program(name="socket_connects4", kind="CGROUP_SOCK_ADDR", attach_type=libbpf.CGROUP_INET4_CONNECT),
+            Program(name="socket_connects6", kind="CGROUP_SOCK_ADDR", attach_type=libbpf.CGROUP_INET6_CONNECT),
+        ),
+        maps=("slots", "flows", "free_slots", "peers", "overflow", "losses", "settings"),
+    )
+
+
+def interface_unit(*, targets: int, forwarded: int) -> Unit:
+    """What to compile for InterfaceTables and the interfaces' links."""
+    return Unit(
+        source="interfaces.c",
+        defines={"CPUS": possible_cpus(), "PORTS": MAX_PORTS, "TARGETS": targets, "FORWARDED": forwarded},
+        programs=(
+            Program(name="interface_ingress", kind="SCHED_CLS"),
+            Program(name="interface_egress", kind="SCHED_CLS"),
+            Program(name="interface_xdp", kind="XDP"),
+        ),
+        maps=(
+            "ports",
+            "port_counters",
+            "targets4",
+            "targets6",
+            "target_counters",
+            "forwarded",
+            "losses",
+            "settings",
+        ),
+    )
+
+
+def map_array(descriptor: int, dtype: DTypeLike, length: int) -> NDArray[Any]:
+    """An mmap-able BPF array as a live numpy array of `length` elements, writable."""
+    size = np.dtype(dtype).itemsize * length
+    pages = -(-size // mmap.PAGESIZE) * mmap.PAGESIZE
+    try:
+        memory = mmap.mmap(descriptor, pages, mmap.MAP_SHARED, mmap.PROT_READ | mmap.PROT_WRITE)
+    except OSError as error:
+        raise KernelError(f"cannot map a BPF array: {os.strerror(error.errno or 0)}") from error
+    return np.frombuffer(memory, dtype, length)
+
+
+class HashTable:
+    """A BPF hash whose keys and values have the given layouts."""
+
+    def __init__(self, descriptor: int, key: np.dtype[Any], value: np.dtype[Any], capacity: int) -> None:
+        self._descriptor = descriptor
+        self._keys = np.zeros(capacity, key)
+        self._values = np.zeros(capacity, value)
+        self.capacity = capacity
+
+    def read(self) -> tuple[NDArray[Any], NDArray[Any]]:
+        """All entries, as copies: keys and values of equal length, in no order."""
+        count = libbpf.map_read(self._descriptor, self._keys, self._values)
+        return self._keys[:count].copy(), self._values[:count].copy()
+
+    def take(self, key: NDArray[Any]) -> NDArray[Any] | None:
+        """Removes an entry and returns its final value, shape (1,); None: it was not there."""
+        value = np.zeros(1, self._values.dtype)
+        return value if libbpf.map_take(self._descriptor, key, value) else None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class SocketTables:
+    """What bpf/sockets.c shares; see wire.py for the layouts."""
+
+    slots: NDArray[Any]
+    flows: NDArray[Any]
+    losses: NDArray[np.uint64]
+    settings: NDArray[np.uint64]
+    peers: HashTable
+    overflow: HashTable
+    free_slots: int  #: descriptor of the stack
+
+    @staticmethod
+    def open(maps: Mapping[str, int], *, slots: int, peers: int) -> SocketTables:
+        """Maps the arrays and fills the stack of free slots, the lowest on top."""
+        tables = SocketTables(
+            slots=map_array(maps["slots"], wire.SLOT, slots),
+            flows=map_array(maps["flows"], wire.FLOW, slots),
+            losses=map_array(maps["losses"], np.uint64, len(wire.SOCKET_LOSSES)),
+            settings=map_array(maps["settings"], np.uint64, wire.SETTINGS),
+            peers=HashTable(maps["peers"], wire.PEER_KEY, wire.TALLY, peers),
+            overflow=HashTable(maps["overflow"], wire.OVERFLOW_KEY, wire.TALLY, OVERFLOWS),
+            free_slots=maps["free_slots"],
+        )
+        tables.give_back(np.arange(slots - 1, -1, -1, dtype=np.uint32))
+        return tables
+
+    def give_back(self, slots: NDArray[np.uint32]) -> None:
+        """Makes slots free for new sockets, and sockets without one look again."""
+        libbpf.map_push(self.free_slots, slots)
+        self.settings[wire.SETTING_EPOCH] += 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class InterfaceTables:
+    """What bpf/interfaces.c shares; see wire.py for the layouts."""
+
+    port_counters: NDArray[Any]  #: shape (CPUs, MAX_PORTS)
+    target_counters: NDArray[Any]  #: shape (CPUs, targets)
+    losses: NDArray[np.uint64]
+    settings: NDArray[np.uint64]
+    forwarded: HashTable
+    ports: int  #: descriptors, as the two below
+    targets4: int
+    targets6: int
+
+    @staticmethod
+    def open(maps: Mapping[str, int], *, targets: int, forwarded: int) -> InterfaceTables:
+        cpus = possible_cpus()
+        port_counters = map_array(maps["port_counters"], wire.PORT_COUNTERS, cpus * MAX_PORTS)
+        target_counters = map_array(maps["target_counters"], wire.TARGET_COUNTERS, cpus * targets)
+        tables = InterfaceTables(
+            port_counters=port_counters.reshape(cpus, MAX_PORTS),
+            target_counters=target_counters.reshape(cpus, targets),
+            losses=map_array(maps["losses"], np.uint64, len(wire.INTERFACE_LOSSES)),
+            settings=map_array(maps["settings"], np.uint64, wire.SETTINGS),
+            forwarded=HashTable(maps["forwarded"], wire.FORWARDED_KEY, wire.TALLY, forwarded),
+            ports=maps["ports"],
+            targets4=maps["targets4"],
+            targets6=maps["targets6"],
+        )
+        tables.announce_targets(0, 0)
+        return tables
+
+    def set_port(self, ifindex: int, place: int, *, link_header: int, loopback: bool) -> None:
+        """Lets the programs count for an interface."""
+        port = np.array([(place, wire.PORT_LOOPBACK if loopback else 0, link_header)], wire.PORT)
+        libbpf.map_update(self.ports, np.array([ifindex], np.uint32), port)
+
+    def unset_port(self, ifindex: int) -> None:
+        libbpf.map_delete(self.ports, np.array([ifindex], np.uint32))
+
+    def set_target(self, network: Network, place: int) -> None:
+        """Lets the programs count for a prefix; announce_targets() makes it certain."""
+        libbpf.map_update(self._trie(network), _trie_key(network), np.array([place], np.uint32))
+
+    def unset_target(self, network: Network) -> None:
+        libbpf.map_delete(self._trie(network), _trie_key(network))
+
+    def announce_targets(self, ipv4: int, ipv6: int) -> None:
+        """Empties the programs' memory of earlier look-ups and tells them how many targets there are."""
+        self.settings[wire.SETTING_TARGETS4] = ipv4
+        self.settings[wire.SETTING_TARGETS6] = ipv6
+        self.settings[wire.SETTING_EPOCH] += 1
+
+    def _trie(self, network: Network) -> int:
+        return self.targets4 if network.version == 4 else self.targets6
+
+
+def _trie_key(network: Network) -> NDArray[np.uint8]:
+    """struct bpf_lpm_trie_key: the length, then the address."""
+    key = network.prefixlen.to_bytes(4, sys.byteorder) + network.network_address.packed
+    return np.frombuffer(key, np.uint8)

@@ -1,0 +1,125 @@
+"""numpy dtypes that mirror bpf/types.h, field by field, padding included.
+
+Host byte order; addresses are 16 bytes in network order, IPv4 mapped to ::ffff:a.b.c.d.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+ADDRESS = np.dtype("V16")
+
+DIRECTION = np.dtype(
+    [
+        ("generation", "u4"),
+        ("note", "u4"),
+        ("bytes", "u8"),
+        ("surplus", "u8"),
+        ("packets", "u8"),
+        ("last_seen", "u8"),
+        ("srtt_us", "u4"),
+        ("retransmits", "u4"),
+        ("unused", "u8", (2,)),
+    ]
+)
+
+#: `note` of a slot's in direction
+SLOT_RELEASED = 1
+
+SLOT = np.dtype([("in", DIRECTION), ("out", DIRECTION)])
+
+FLOW = np.dtype(
+    [
+        ("cookie", "u8"),
+        ("cgroup", "u8"),
+        ("netns", "u8"),
+        ("first_seen", "u8"),
+        ("local", ADDRESS),
+        ("remote", ADDRESS),
+        ("local_port", "u2"),
+        ("remote_port", "u2"),
+        ("protocol", "u1"),
+        ("flags", "u1"),
+        ("unused", "u2"),
+        ("generation", "u4"),
+        ("revision", "u4"),
+        ("uid", "u4"),
+        ("pid", "u4"),
+        ("ifindex", "u4"),
+        ("unused2", "u4"),
+        ("comm", "S16"),
+        ("unused3", "u8", (2,)),
+    ]
+)
+
+FLOW_UNCONNECTED = 1
+FLOW_ACCEPTED = 2
+FLOW_OLDER = 4
+FLOW_LISTENER = 8
+
+TALLY = np.dtype(
+    [
+        ("in_bytes", "u8"),
+        ("in_surplus", "u8"),
+        ("in_packets", "u8"),
+        ("out_bytes", "u8"),
+        ("out_surplus", "u8"),
+        ("out_packets", "u8"),
+        ("first_seen", "u8"),
+        ("last_seen", "u8"),
+    ]
+)
+
+PEER_KEY = np.dtype([("cookie", "u8"), ("remote", ADDRESS), ("remote_port", "u2"), ("unused", "u2", (3,))])
+
+OVERFLOW_KEY = np.dtype([("uid", "u4"), ("unused", "u4"), ("cgroup", "u8")])
+
+FORWARDED_KEY = np.dtype(
+    [
+        ("source", ADDRESS),
+        ("destination", ADDRESS),
+        ("source_port", "u2"),
+        ("destination_port", "u2"),
+        ("protocol", "u1"),
+        ("unused", "u1", (3,)),
+        ("ifindex", "u4"),
+        ("unused2", "u4"),
+    ]
+)
+
+#: Order of the classes in PORT_DIRECTION; multicast repeats what the others hold.
+CLASSES = ("ipv4", "ipv6", "arp", "other", "multicast")
+EXCLUSIVE_CLASSES = len(CLASSES) - 1
+
+CLASS = np.dtype([("packets", "u8"), ("bytes", "u8")])
+
+PORT_DIRECTION = np.dtype(
+    [("stack_packets", "u8"), ("stack_bytes", "u8"), ("class", CLASS, (len(CLASSES),)), ("unused", "u8", (4,))]
+)
+
+PORT_COUNTERS = np.dtype([("in", PORT_DIRECTION), ("out", PORT_DIRECTION)])
+
+PORT = np.dtype([("index", "u4"), ("flags", "u2"), ("link_header", "u2")])
+
+PORT_LOOPBACK = 1
+
+TARGET_COUNTERS = np.dtype([("in_packets", "u8"), ("in_bytes", "u8"), ("out_packets", "u8"), ("out_bytes", "u8")])
+
+#: Places in the `settings` arrays
+SETTING_EPOCH, SETTING_TARGETS4, SETTING_TARGETS6 = range(3)
+SETTINGS = 3
+
+#: The loss ledgers, in the order of the kernel's enums: stable name and meaning.
+SOCKET_LOSSES = (
+    ("meter.no-slot-sockets", "sockets that found no free slot; raise [meter] slots"),
+    ("meter.no-slot-packets", "packets of those sockets: counted per user and unit, not per flow"),
+    ("meter.no-storage", "packets whose socket got no storage (memory): counted per user and unit"),
+    ("meter.overflow-full", "packets beyond even that: counted under nobody"),
+    ("meter.peers-full", "packets counted in their socket's row but no peer's; raise [meter] peers"),
+    ("meter.no-socket", "packets that reached the meter without a socket"),
+)
+INTERFACE_LOSSES = (
+    ("interfaces.forwarded-full", "forwarded packets missing among the flows; raise [interfaces] forwarded"),
+    ("interfaces.malformed", "frames with a damaged IP header: counted as other"),
+    ("interfaces.no-port", "packets that met an interface just taken off the list"),
+)

@@ -1,0 +1,382 @@
+"""Accounts for what sockets did: from the meter's records to users, units, processes and flows.
+
+Pure: it sees arrays and a clock, never the kernel. One `tick()` reads everything once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from netmond.accounts import WORDS, Accounts, Hash, Now, Tallies, rates_of, as_words, row_ids, unfold
+from netmond.flowrows import FlowRows
+from netmond.kernel import wire
+from netmond.model import COUNTERS, FlowKind, Table
+from netmond.units import GONE, unit_of
+
+_BLOCK = 256  # slots looked at beyond the highest one ever used
+_CROWDED = 7 / 8  # share of slots or rows in use from which silent ones are given up sooner
+_IDLE_IF_CROWDED = 30.0  # seconds
+_PROCESSES_AT_MOST = 8192
+_NANO = 1e-9
+
+#: Words of a slot seen as 16 times u8, see struct direction: what `last` keeps, and the rest.
+_IN_STATE, _IN_LAST_SEEN, _IN_TCP, _OUT_STATE, _OUT_LAST_SEEN = 0, 4, 5, 8, 12
+_COUNTED = (1, 2, 3, 9, 10, 11)
+
+
+class Tables(Protocol):
+    """What the meter shares: kernel.tables.SocketTables, or arrays in a test."""
+
+    @property
+    def slots(self) -> NDArray[Any]: ...
+
+    @property
+    def flows(self) -> NDArray[Any]: ...
+
+    @property
+    def peers(self) -> Hash: ...
+
+    @property
+    def overflow(self) -> Hash: ...
+
+    def give_back(self, slots: NDArray[np.uint32]) -> None: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Usage:
+    """What a tick found: tables as in model.Snapshot, `flows` still open for rows from elsewhere."""
+
+    users: Table
+    units: Table
+    processes: Table
+    flows: FlowRows
+    unit_names: tuple[str, ...]
+
+
+_Process = tuple[int, bytes, int, int]  # pid, comm, uid, unit row
+
+
+class Meter:
+    """State between ticks: what each slot held last time, and the running totals."""
+
+    def __init__(
+        self, tables: Tables, *, paths: Callable[[Iterable[int]], Mapping[int, str]], netns: int, idle: float
+    ) -> None:
+        """paths: cgroup ids -> paths, leaving out unknown ones. netns: cookie of our own network namespace.
+        idle: seconds of silence after which a socket gives its slot up."""
+        self._tables = tables
+        self._words = as_words(tables.slots)
+        self._paths = paths
+        self._netns = netns
+        self._idle_ns = idle / _NANO
+        size = len(tables.slots)
+        self._extent = 0
+        self._state = np.zeros(size, np.uint64)  # generation and, in the high half, revision; 0: not ours
+        self._last = np.zeros((size, WORDS), np.uint64)
+        self._totals = np.zeros((size, len(COUNTERS)), np.uint64)
+        self._to_peers = np.zeros((size, len(COUNTERS)), np.uint64)
+        self._doomed = np.zeros(size, np.bool_)  # cut off from its socket: given back at the next tick
+        self._user, self._unit, self._process = (np.zeros(size, np.int32) for _ in range(3))
+        self._who = {name: np.zeros(size, wire.FLOW[name]) for name in FlowRows.IDENTITY}
+        self._users: Accounts[int] = Accounts()
+        self._units: Accounts[tuple[str, str, str]] = Accounts()
+        self._processes: Accounts[_Process] = Accounts()
+        self._peers = Tallies()
+        self._overflow = Tallies()
+
+    def tick(self, now: Now) -> Usage:
+        """Reads the kernel's tables, updates every total and gives slots back that are no longer needed."""
+        self._users.begin_tick()
+        self._units.begin_tick()
+        self._processes.begin_tick()
+        # Peers before slots: the kernel counts a packet in the slot first, so no peer is ahead of its socket.
+        self._peers.update(*self._tables.peers.read())
+        words = self._read()
+        live = self._recognise(words)
+        deltas, quiet = self._account(live, words)
+        ended = self._doomed[live]
+        peer_slots, peers_ended = self._account_peers(now, live[ended])
+        self._account_overflow()
+        flows = FlowRows()
+        self._add_sockets(flows, now, live, words, deltas, ended)
+        self._add_peers(flows, now, peer_slots, peers_ended)
+        self._add_overflow(flows, now)
+        usage = self._usage(flows, live, now)
+        self._retire(live, words, quiet, now)
+        return usage
+
+    def unknown(self) -> NDArray[np.uint64]:
+        """Cookies of open sockets whose process the kernel side could not tell."""
+        live = np.flatnonzero(self._state[: self._extent])
+        flags = self._who["flags"][live]
+        unknown = wire.FLOW_OLDER | wire.FLOW_ACCEPTED
+        cookies: NDArray[np.uint64] = self._who["cookie"][live[flags & unknown != 0]]
+        return cookies
+
+    def learn(self, processes: Mapping[int, tuple[int, bytes]]) -> None:
+        """Takes in (pid, comm) of sockets by cookie; what they do from now on is accounted to those."""
+        live = np.flatnonzero(self._state[: self._extent])
+        cookies = self._who["cookie"][live]
+        for slot in live[np.isin(cookies, np.fromiter(processes, np.uint64, len(processes)))]:
+            pid, comm = processes[int(self._who["cookie"][slot])]
+            self._who["pid"][slot], self._who["comm"][slot] = pid, comm
+            uid, unit = int(self._who["uid"][slot]), int(self._unit[slot])
+            self._process[slot] = self._processes.row((pid, comm, uid, unit))
+
+    # -- reading -------------------------------------------------------------------------------------
+
+    def _read(self) -> NDArray[np.uint64]:
+        """A copy of all slots ever used, as words."""
+        while self._extent < len(self._words):
+            block = self._words[self._extent : self._extent + _BLOCK, _IN_STATE]
+            if not block.any():
+                break
+            self._extent += len(block)
+        return self._words[: self._extent].copy()
+
+    def _recognise(self, words: NDArray[np.uint64]) -> NDArray[np.intp]:
+        """Finds out about slots that changed hands; returns the numbers of all that are in use."""
+        state = self._state[: self._extent]
+        generation = words[:, _IN_STATE] & np.uint64(0xFFFFFFFF)
+        seen = generation | words[:, _OUT_STATE] & np.uint64(0xFFFFFFFF00000000)
+        changed = np.flatnonzero((generation != 0) & (seen != state))
+        claimed = changed[(seen[changed] ^ state[changed]) & np.uint64(0xFFFFFFFF) != 0]
+        self._last[claimed] = 0
+        self._totals[claimed] = 0
+        self._to_peers[claimed] = 0
+        state[changed] = seen[changed]
+        if len(changed):
+            self._identify(changed)
+        return np.flatnonzero(state)
+
+    def _identify(self, slots: NDArray[np.intp]) -> None:
+        flows = self._tables.flows[slots]
+        for name, column in self._who.items():
+            column[slots] = flows[name]
+        uids, inverse = np.unique(flows["uid"], return_inverse=True)
+        self._user[slots] = np.array([self._users.row(uid) for uid in uids.tolist()], np.int32)[inverse]
+        cgroups, inverse = np.unique(flows["cgroup"], return_inverse=True)
+        self._unit[slots] = self._unit_rows(cgroups.tolist())[inverse]
+        columns = (flows["pid"].tolist(), flows["comm"].tolist(), flows["uid"].tolist(), self._unit[slots].tolist())
+        self._process[slots] = [self._processes.row(key) for key in zip(*columns, strict=True)]
+
+    def _unit_rows(self, cgroups: list[int]) -> NDArray[np.int32]:
+        paths = self._paths(cgroups)
+        rows = []
+        for cgroup in cgroups:
+            path = paths.get(cgroup, "")
+            unit, slice_ = unit_of(path) if path else (GONE, "")
+            rows.append(self._units.row((unit, slice_, path)))
+        return np.array(rows, np.int32)
+
+    # -- accounting ----------------------------------------------------------------------------------
+
+    def _account(
+        self, live: NDArray[np.intp], words: NDArray[np.uint64]
+    ) -> tuple[NDArray[np.uint64], NDArray[np.bool_]]:
+        """Adds what each slot did since the last tick; returns that and which ones did nothing."""
+        current = words[live][:, _COUNTED]
+        deltas = unfold(current - self._last[live])
+        self._last[live] = current
+        self._totals[live] += deltas
+        busy = deltas.any(axis=1)
+        slots, grown = live[busy], deltas[busy]
+        self._users.add(self._user[slots], grown)
+        self._units.add(self._unit[slots], grown)
+        self._processes.add(self._process[slots], grown)
+        return deltas, ~busy
+
+    def _account_peers(
+        self, now: Now, ended: NDArray[np.intp]
+    ) -> tuple[NDArray[np.intp], NDArray[np.bool_]]:
+        """Takes rows that are done out of the hash. Returns each row's slot, -1: gone, and which are done."""
+        keys, values = self._peers.keys, self._peers.values
+        if not len(keys):
+            return np.zeros(0, np.intp), np.zeros(0, np.bool_)
+        unconnected = np.flatnonzero(self._state[: self._extent])
+        unconnected = unconnected[self._who["flags"][unconnected] & wire.FLOW_UNCONNECTED != 0]
+        slots = _find(keys["cookie"], self._who["cookie"][unconnected], unconnected)
+        idle = (now.monotonic_ns - values["last_seen"].astype(np.int64)) * _NANO
+        limit = self._idle_ns * _NANO
+        if len(keys) > self._tables.peers.capacity * _CROWDED:
+            limit = min(limit, _IDLE_IF_CROWDED)
+        done = (slots < 0) | (idle > limit) | np.isin(slots, ended)
+        for row in np.flatnonzero(done):
+            final = self._tables.peers.take(keys[row : row + 1])
+            if final is not None:
+                self._peers.finish(int(row), final)
+        known = slots >= 0
+        np.add.at(self._to_peers, slots[known], self._peers.deltas[known])
+        return slots, done
+
+    def _account_overflow(self) -> None:
+        self._overflow.update(*self._tables.overflow.read())
+        keys = self._overflow.keys
+        if len(keys):
+            users = np.array([self._users.row(uid) for uid in keys["uid"].tolist()], np.int32)
+            self._users.add(users, self._overflow.deltas)
+            self._units.add(self._unit_rows(keys["cgroup"].tolist()), self._overflow.deltas)
+
+    # -- rows ----------------------------------------------------------------------------------------
+
+    def _add_sockets(
+        self,
+        flows: FlowRows,
+        now: Now,
+        live: NDArray[np.intp],
+        words: NDArray[np.uint64],
+        deltas: NDArray[np.uint64],
+        ended: NDArray[np.bool_],
+    ) -> None:
+        records = words[live]
+        tcp = records[:, _IN_TCP]
+        last_seen = np.maximum(records[:, _IN_LAST_SEEN], records[:, _OUT_LAST_SEEN])
+        totals = self._totals[live]
+        flows.add(
+            FlowKind.SOCKET,
+            totals - np.minimum(self._to_peers[live], totals),
+            rates_of(deltas, now.interval),
+            **self._identity(live),
+            id=self._state[live] << np.uint64(32) | live.astype(np.uint64),
+            last_seen=now.wall_of(last_seen),
+            first_seen=now.wall_of(self._who["first_seen"][live]),
+            srtt_us=tcp & np.uint64(0xFFFFFFFF),
+            retransmits=tcp >> np.uint64(32),
+            ended=ended,
+        )
+
+    def _identity(self, slots: NDArray[np.intp]) -> dict[str, NDArray[Any]]:
+        """The columns that a slot lends to its own row and to those of its peers."""
+        here = self._who["netns"][slots]
+        at_home = (here == 0) | (here == self._netns)
+        columns = {name: self._who[name][slots] for name in FlowRows.SHARED}
+        columns["ifindex"] = np.where(at_home, columns["ifindex"], 0)
+        columns["unit_index"] = self._unit[slots]
+        return columns
+
+    def _add_peers(
+        self, flows: FlowRows, now: Now, slots: NDArray[np.intp], ended: NDArray[np.bool_]
+    ) -> None:
+        known = np.flatnonzero(slots >= 0)
+        if not len(known):
+            return
+        keys, values, slots = self._peers.keys[known], self._peers.values[known], slots[known]
+        columns = self._identity(slots)
+        columns["remote"], columns["remote_port"] = keys["remote"], keys["remote_port"]
+        flows.add(
+            FlowKind.PEER,
+            self._peers.totals[known],
+            rates_of(self._peers.deltas[known], now.interval),
+            **columns,
+            id=row_ids(keys),
+            first_seen=now.wall_of(values["first_seen"]),
+            last_seen=now.wall_of(values["last_seen"]),
+            ended=ended[known],
+        )
+
+    def _add_overflow(self, flows: FlowRows, now: Now) -> None:
+        keys, values = self._overflow.keys, self._overflow.values
+        if not len(keys):
+            return
+        flows.add(
+            FlowKind.OVERFLOW,
+            self._overflow.totals,
+            rates_of(self._overflow.deltas, now.interval),
+            id=row_ids(keys),
+            uid=keys["uid"],
+            unit_index=self._unit_rows(keys["cgroup"].tolist()),
+            first_seen=now.wall_of(values["first_seen"]),
+            last_seen=now.wall_of(values["last_seen"]),
+        )
+
+    def _usage(self, flows: FlowRows, live: NDArray[np.intp], now: Now) -> Usage:
+        self._forget_processes(live)
+        units = self._units.keys
+        processes = self._processes.keys
+        unit_names = tuple(unit for unit, _, _ in units)
+        return Usage(
+            users=_table(self._users, self._user[live], now, uid=np.array(self._users.keys, np.uint32)),
+            units=_table(
+                self._units,
+                self._unit[live],
+                now,
+                unit=_texts(unit_names),
+                slice=_texts([slice_ for _, slice_, _ in units]),
+                cgroup=_texts([path for _, _, path in units]),
+            ),
+            processes=_table(
+                self._processes,
+                self._process[live],
+                now,
+                pid=np.array([key[0] for key in processes], np.uint32),
+                comm=np.array([key[1] for key in processes], "S16"),
+                uid=np.array([key[2] for key in processes], np.uint32),
+                unit=_texts([unit_names[key[3]] for key in processes]),
+            ),
+            flows=flows,
+            unit_names=unit_names,
+        )
+
+    # -- giving back ---------------------------------------------------------------------------------
+
+    def _retire(
+        self, live: NDArray[np.intp], words: NDArray[np.uint64], quiet: NDArray[np.bool_], now: Now
+    ) -> None:
+        """Gives back what was cut off a tick ago, and cuts off what is closed or silent.
+
+        A slot whose generation is 0 is no longer its socket's: see the top of bpf/sockets.c.
+        """
+        done = live[self._doomed[live]]
+        if len(done):
+            self._state[done] = 0
+            self._doomed[done] = False
+            self._tables.give_back(done[::-1].astype(np.uint32))
+        notes = words[live, _IN_STATE] >> np.uint64(32)
+        released = (notes & np.uint64(wire.SLOT_RELEASED)) != 0
+        last_seen = np.maximum(words[live, _IN_LAST_SEEN], words[live, _OUT_LAST_SEEN]).astype(np.int64)
+        limit = self._idle_ns
+        if len(live) > len(self._words) * _CROWDED:
+            limit = min(limit, _IDLE_IF_CROWDED / _NANO)
+        idle = now.monotonic_ns - last_seen > limit
+        doomed = np.setdiff1d(live[quiet & (released | idle)], done, assume_unique=True)
+        self._words[doomed, _IN_STATE] = 0
+        self._words[doomed, _OUT_STATE] = 0
+        self._doomed[doomed] = True
+
+    def _forget_processes(self, live: NDArray[np.intp]) -> None:
+        """Merges processes without a socket into one row per user and unit, when they are too many."""
+        keys = self._processes.keys
+        if len(keys) <= _PROCESSES_AT_MOST:
+            return
+        used = np.zeros(len(keys), np.bool_)
+        used[self._process[live]] = True
+        into = [key if used[row] else (0, b"", key[2], key[3]) for row, key in enumerate(keys)]
+        rows = self._processes.fold(into)
+        self._process[: self._extent] = rows[np.minimum(self._process[: self._extent], len(rows) - 1)]
+
+
+def _table(accounts: Accounts[Any], rows: NDArray[np.int32], now: Now, **columns: NDArray[Any]) -> Table:
+    columns["flows"] = np.bincount(rows, minlength=len(accounts)).astype(np.uint32)
+    return Table(columns=columns, counters=accounts.counters, rates=accounts.rates(now.interval))
+
+
+def _texts(values: Iterable[str]) -> NDArray[Any]:
+    values = list(values)
+    column = np.empty(len(values), object)
+    column[:] = values
+    return column
+
+
+def _find(wanted: NDArray[Any], among: NDArray[Any], values: NDArray[np.intp]) -> NDArray[np.intp]:
+    """For each wanted key the value beside its equal in `among`, -1: there is none."""
+    if not len(among):
+        return np.full(len(wanted), -1, np.intp)
+    order = np.argsort(among, kind="stable")
+    place = np.minimum(np.searchsorted(among, wanted, sorter=order), len(among) - 1)
+    found = order[place]
+    return np.where(among[found] == wanted, values[found], -1)

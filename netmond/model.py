@@ -1,0 +1,171 @@
+"""The vocabulary of netmond: immutable values that pass between its layers.
+
+A `Snapshot` is what one tick of the collector produces and all that outputs, D-Bus and queries
+ever see. Big tables stay numpy columns: nothing here builds a Python object per flow.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from ipaddress import IPv4Network, IPv6Network
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Network = IPv4Network | IPv6Network
+
+#: Columns of every counter array, in this order (uint64).
+#: Plain ``*_packets``/``*_bytes`` are wire-true: IP packets as they cross the wire, segmentation
+#: offload undone, counted from the IP header (no link layer). ``*_stack_*`` are what the network
+#: stack itself handled: a GSO/GRO super-packet is one packet and repeats no headers.
+#: Interface tables differ in one point: their bytes include the link-layer header.
+COUNTERS = (
+    "in_packets",
+    "in_bytes",
+    "out_packets",
+    "out_bytes",
+    "in_stack_packets",
+    "in_stack_bytes",
+    "out_stack_packets",
+    "out_stack_bytes",
+)
+IN_PACKETS, IN_BYTES, OUT_PACKETS, OUT_BYTES = range(4)
+
+#: Columns of every rate array (float64, per second, over the last tick): the first four counters.
+RATES = ("in_packet_rate", "in_byte_rate", "out_packet_rate", "out_byte_rate")
+
+#: The user id of rows that belong to nobody (forwarded traffic): (uid_t) -1, see setreuid(2).
+NOBODY_UID = 0xFFFFFFFF
+
+
+class FlowKind(int, Enum):
+    """Why a row is in the flow table. Rows are disjoint: their sum is the sum of everything."""
+
+    SOCKET = 0  #: a connected socket; or what an unconnected one exchanged beyond its peer rows
+    PEER = 1  #: one peer of an unconnected socket (UDP server, raw socket)
+    FORWARDED = 2  #: passed through this machine, no socket here
+    OVERFLOW = 3  #: everything of one user and cgroup that found no free slot; no addresses
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Table:
+    """Rows of one kind: key columns, counters and rates of equal length n.
+
+    columns: name -> array of n values (numbers, numpy bytes, or object arrays of str)
+    counters: uint64 (n, 8), columns as in COUNTERS, since the row began
+    rates: float64 (n, 4), columns as in RATES
+    """
+
+    columns: Mapping[str, NDArray[Any]]
+    counters: NDArray[np.uint64]
+    rates: NDArray[np.float64]
+
+    def __len__(self) -> int:
+        return len(self.counters)
+
+    @staticmethod
+    def empty(**columns: NDArray[Any]) -> Table:
+        """A table without rows whose columns have the given dtypes."""
+        return Table(
+            columns={name: column[:0] for name, column in columns.items()},
+            counters=np.zeros((0, len(COUNTERS)), np.uint64),
+            rates=np.zeros((0, len(RATES)), np.float64),
+        )
+
+
+class FeatureState(str, Enum):
+    ON = "on"
+    DEGRADED = "degraded"
+    OFF = "off"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Feature:
+    """One part of netmond and whether it works here. `reason` holds cause and remedy in one line."""
+
+    name: str
+    state: FeatureState
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Loss:
+    """One line of the loss ledger: how often something could not be counted or delivered.
+
+    `name` is stable (``meter.no-slot``, ``output.csv.dropped``); `meaning` explains it in a sentence.
+    """
+
+    name: str
+    count: int
+    meaning: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cost:
+    """What netmond itself uses: CPU seconds since start, resident bytes, duration of the last tick."""
+
+    cpu_seconds: float = 0.0
+    resident_bytes: int = 0
+    tick_seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InterfaceInfo:
+    """A network interface of this machine, monitored or not.
+
+    `kernel` holds /sys/class/net/<name>/statistics (rx_packets, rx_bytes, tx_packets, tx_bytes).
+    `hook` is how it is monitored: ``tc``, ``tcx``, ``xdp``, ``xdp-generic``, or empty.
+    `reason` says why monitoring is degraded or failed.
+    """
+
+    name: str
+    index: int
+    kind: str  #: ``physical``, ``loopback``, ``veth``, ``bridge``, ``vlan``, ``bond``, ``tun``, ...
+    state: str  #: operstate: ``up``, ``down``, ``unknown``
+    monitored: bool = False
+    hook: str = ""
+    reason: str = ""
+    kernel: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Snapshot:
+    """Everything known after one tick.
+
+    Tables and their key columns (beside counters and rates):
+
+    users       uid u4, flows u4 (open flows now)
+    units       unit object(str), slice object(str), cgroup object(str), flows u4
+    processes   pid u4, comm S16, uid u4, unit object(str), flows u4
+    flows       id u8 (unique while the daemon runs), kind u1 (FlowKind), protocol u1 (IANA number),
+                local V16 and remote V16 (IPv6 or IPv4-mapped, network order), local_port u2,
+                remote_port u2, ifindex u4 (0 = another network namespace or unknown), uid u4,
+                pid u4 (0 = unknown), comm S16, unit_index i4 (row in `unit_names`, -1 = none),
+                first_seen f8, last_seen f8 (Unix seconds), srtt_us u4, retransmits u4,
+                ended b1 (this is the row's last appearance)
+    interfaces  ifindex u4 + class counters: u8 columns ``<dir>_<class>_packets|bytes`` with dir in|out
+                and class ipv4|ipv6|arp|other|multicast (multicast overlaps the others)
+    targets     address object(str): ``192.0.2.1`` or ``2001:db8::/32``, since f8
+
+    An IPv4 address in a V16 column is ``::ffff:a.b.c.d``. All zeroes and port 0 mean "any".
+    For targets ``in`` is what was sent *to* the target, ``out`` what came *from* it.
+    """
+
+    tick: int  #: number of ticks since start
+    time: float  #: wall clock, Unix seconds
+    interval: float  #: seconds the rates were taken over
+    since: float  #: wall clock at which counting began
+    users: Table
+    units: Table
+    processes: Table
+    flows: Table
+    interfaces: Table
+    targets: Table
+    unit_names: tuple[str, ...] = ()
+    links: Mapping[int, InterfaceInfo] = field(default_factory=dict)  #: by ifindex, all interfaces
+    features: tuple[Feature, ...] = ()
+    losses: tuple[Loss, ...] = ()
+    cost: Cost = field(default_factory=Cost)
