@@ -16,17 +16,6 @@ from numpy.typing import NDArray
 
 from netmond.errors import KernelError
 
-#: enum bpf_attach_type
-CGROUP_INET_INGRESS = 0
-CGROUP_INET_EGRESS = 1
-CGROUP_INET_SOCK_CREATE = 2
-CGROUP_INET4_CONNECT = 10
-CGROUP_INET6_CONNECT = 11
-CGROUP_INET_SOCK_RELEASE = 34
-XDP = 37
-TCX_INGRESS = 46
-TCX_EGRESS = 47
-
 XDP_FLAGS_SKB_MODE = 1 << 1
 XDP_FLAGS_DRV_MODE = 1 << 2
 

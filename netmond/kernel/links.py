@@ -12,26 +12,26 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 
 from netmond.errors import KernelError
-from netmond.kernel import libbpf
+from netmond.kernel import libbpf, programs
 
 #: Where our filter sits in clsact: a priority nobody else is likely to use marks it as ours.
 _TC_HANDLE, _TC_PRIORITY = 1, 0xC0DE
 
 _METER = (
-    ("meter_ingress", libbpf.CGROUP_INET_INGRESS),
-    ("meter_egress", libbpf.CGROUP_INET_EGRESS),
-    ("socket_created", libbpf.CGROUP_INET_SOCK_CREATE),
-    ("socket_released", libbpf.CGROUP_INET_SOCK_RELEASE),
-    ("socket_connects4", libbpf.CGROUP_INET4_CONNECT),
-    ("socket_connects6", libbpf.CGROUP_INET6_CONNECT),
+    ("meter_ingress", programs.CGROUP_INET_INGRESS),
+    ("meter_egress", programs.CGROUP_INET_EGRESS),
+    ("socket_created", programs.CGROUP_INET_SOCK_CREATE),
+    ("socket_released", programs.CGROUP_INET_SOCK_RELEASE),
+    ("socket_connects4", programs.CGROUP_INET4_CONNECT),
+    ("socket_connects6", programs.CGROUP_INET6_CONNECT),
 )
 _TC = (
-    ("interface_ingress", libbpf.TC_INGRESS, libbpf.TCX_INGRESS),
-    ("interface_egress", libbpf.TC_EGRESS, libbpf.TCX_EGRESS),
+    ("interface_ingress", libbpf.TC_INGRESS, programs.TCX_INGRESS),
+    ("interface_egress", libbpf.TC_EGRESS, programs.TCX_EGRESS),
 )
 
 
-def attach_meter(programs: Mapping[str, int], cgroup: Path) -> ExitStack:
+def attach_meter(loaded: Mapping[str, int], cgroup: Path) -> ExitStack:
     """Attaches the meter to a cgroup beside whatever others have there; closing the result detaches.
 
     Links, because a plain attachment at the root would disable systemd's IPAddressDeny= for the whole host.
@@ -43,7 +43,7 @@ def attach_meter(programs: Mapping[str, int], cgroup: Path) -> ExitStack:
     stack = ExitStack()
     try:
         for name, attach_type in _METER:
-            stack.callback(os.close, libbpf.create_link(programs[name], directory, attach_type))
+            stack.callback(os.close, libbpf.create_link(loaded[name], directory, attach_type))
     except KernelError:
         stack.close()
         raise
@@ -53,33 +53,31 @@ def attach_meter(programs: Mapping[str, int], cgroup: Path) -> ExitStack:
 
 
 class Attachment:
-    """An interface with our programs on it; `hook` says which kind, `reason` why not the one wished for."""
+    """An interface with our programs on it; `hook` says which kind: tcx, tc, xdp or xdp-generic."""
 
-    def __init__(self, programs: Mapping[str, int], ifindex: int, mode: str) -> None:
+    def __init__(self, loaded: Mapping[str, int], ifindex: int, mode: str) -> None:
         """mode: ``auto`` (tc both ways), ``tc``, ``xdp`` (native), ``xdp-generic``. KernelError: refused."""
-        self.hook = ""
-        self.reason = ""
         with ExitStack() as stack:
             if mode in ("xdp", "xdp-generic"):
                 flags = libbpf.XDP_FLAGS_DRV_MODE if mode == "xdp" else libbpf.XDP_FLAGS_SKB_MODE
-                link = libbpf.create_link(programs["interface_xdp"], ifindex, libbpf.XDP, flags)
+                link = libbpf.create_link(loaded["interface_xdp"], ifindex, programs.XDP, flags)
                 stack.callback(os.close, link)
-                self._attach_tc(stack, programs, ifindex, _TC[1:])
-                self.hook = mode
+                self._attach_tc(stack, loaded, ifindex, _TC[1:])
+                self.hook: str = mode
             else:
-                self.hook = self._attach_tc(stack, programs, ifindex, _TC)
+                self.hook = self._attach_tc(stack, loaded, ifindex, _TC)
             self._stack = stack.pop_all()
 
     @staticmethod
     def _attach_tc(
-        stack: ExitStack, programs: Mapping[str, int], ifindex: int, hooks: Iterable[tuple[str, int, int]]
+        stack: ExitStack, loaded: Mapping[str, int], ifindex: int, hooks: Iterable[tuple[str, int, int]]
     ) -> str:
         hook = "tcx"
         for name, direction, tcx in hooks:
             try:
-                stack.callback(os.close, libbpf.create_link(programs[name], ifindex, tcx))
+                stack.callback(os.close, libbpf.create_link(loaded[name], ifindex, tcx))
             except KernelError:  # before 6.6
-                attach_filter(programs[name], ifindex, direction)
+                attach_filter(loaded[name], ifindex, direction)
                 stack.callback(_detach_filter, ifindex, direction)
                 hook = "tc"
         return hook

@@ -1,0 +1,144 @@
+"""One tick: read, account, make one immutable Snapshot."""
+
+from __future__ import annotations
+
+import os
+import resource
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from netmond.accounts import Now
+from netmond.flowrows import FlowRows
+from netmond.interfaces import Interfaces
+from netmond.kernel import wire
+from netmond.kernel.devices import devices
+from netmond.meter import Meter
+from netmond.model import Cost, Feature, InterfaceInfo, Loss, Snapshot, Table
+from netmond.ports import CLASS_COLUMNS, Ports
+from netmond.targets import Targets
+
+_PAGE = os.sysconf("SC_PAGE_SIZE")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Clock:
+    """Time, injected so that tests own it."""
+
+    monotonic_ns: Callable[[], int] = time.monotonic_ns
+    wall: Callable[[], float] = time.time
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Sockets:
+    """The meter and its loss ledger."""
+
+    meter: Meter
+    losses: NDArray[np.uint64]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Traffic:
+    """What is known of interfaces, and their loss ledger."""
+
+    interfaces: Interfaces
+    ports: Ports
+    targets: Targets
+    losses: NDArray[np.uint64]
+
+
+class Collector:
+    """Turns whichever parts work on this machine into Snapshots; absent parts are empty tables."""
+
+    def __init__(
+        self,
+        *,
+        sockets: Sockets | None,
+        traffic: Traffic | None,
+        features: Callable[[], tuple[Feature, ...]] = tuple,
+        losses: Callable[[], tuple[Loss, ...]] = tuple,
+        clock: Clock | None = None,
+    ) -> None:
+        """features and losses: those of other parts of the daemon, asked at every tick."""
+        self._sockets = sockets
+        self._traffic = traffic
+        self._features = features
+        self._losses = losses
+        self._clock = clock or Clock()
+        self._since = self._clock.wall()
+        self._last_ns = self._clock.monotonic_ns()
+        self._duration = 0.0
+        self.snapshot = self._snapshot(self._now(), 0)
+
+    def tick(self) -> Snapshot:
+        """Takes the figures of this moment. The result is also `snapshot` until the next tick."""
+        now = self._now()
+        self.snapshot = self._snapshot(now, self.snapshot.tick + 1)
+        self._duration = (self._clock.monotonic_ns() - now.monotonic_ns) / 1e9
+        return self.snapshot
+
+    def _now(self) -> Now:
+        now = self._clock.monotonic_ns()
+        interval, self._last_ns = (now - self._last_ns) / 1e9, now
+        return Now(monotonic_ns=now, wall=self._clock.wall(), interval=interval)
+
+    def _snapshot(self, now: Now, tick: int) -> Snapshot:
+        usage = self._sockets.meter.tick(now) if self._sockets else None
+        flows = usage.flows if usage else FlowRows()
+        if self._traffic:
+            self._traffic.interfaces.refresh()
+            self._traffic.ports.add_forwarded(flows, now)
+        return Snapshot(
+            tick=tick,
+            time=now.wall,
+            interval=now.interval,
+            since=self._since,
+            users=usage.users if usage else _EMPTY_USERS,
+            units=usage.units if usage else _EMPTY_UNITS,
+            processes=usage.processes if usage else _EMPTY_PROCESSES,
+            flows=flows.table(),
+            interfaces=self._traffic.ports.table(now) if self._traffic else _EMPTY_INTERFACES,
+            targets=self._traffic.targets.table(now) if self._traffic else _EMPTY_TARGETS,
+            unit_names=usage.unit_names if usage else (),
+            links=self._links(),
+            features=self._features(),
+            losses=(*self._ledger(), *self._losses()),
+            cost=self._cost(),
+        )
+
+    def _links(self) -> Mapping[int, InterfaceInfo]:
+        if self._traffic:
+            return dict(self._traffic.interfaces.infos)
+        return {index: device.info for index, device in devices().items()}
+
+    def _ledger(self) -> list[Loss]:
+        parts: list[tuple[tuple[tuple[str, str], ...], NDArray[np.uint64]]] = []
+        if self._sockets:
+            parts.append((wire.SOCKET_LOSSES, self._sockets.losses))
+        if self._traffic:
+            parts.append((wire.INTERFACE_LOSSES, self._traffic.losses))
+        return [
+            Loss(name=name, count=count, meaning=meaning)
+            for names, counts in parts
+            for (name, meaning), count in zip(names, counts.tolist(), strict=True)
+        ]
+
+    def _cost(self) -> Cost:
+        usage = resource.getrusage(resource.RUSAGE_SELF)
+        with open("/proc/self/statm") as file:
+            resident = int(file.read().split()[1]) * _PAGE
+        return Cost(
+            cpu_seconds=usage.ru_utime + usage.ru_stime, resident_bytes=resident, tick_seconds=self._duration
+        )
+
+
+_NUMBERS = np.zeros(0, np.uint32)
+_TEXTS = np.zeros(0, object)
+_EMPTY_USERS = Table.empty(uid=_NUMBERS, flows=_NUMBERS)
+_EMPTY_UNITS = Table.empty(unit=_TEXTS, slice=_TEXTS, cgroup=_TEXTS, flows=_NUMBERS)
+_EMPTY_PROCESSES = Table.empty(pid=_NUMBERS, comm=np.zeros(0, "S16"), uid=_NUMBERS, unit=_TEXTS, flows=_NUMBERS)
+_EMPTY_TARGETS = Table.empty(address=_TEXTS, since=np.zeros(0))
+_EMPTY_INTERFACES = Table.empty(ifindex=_NUMBERS, **{name: np.zeros(0, np.uint64) for name in CLASS_COLUMNS})

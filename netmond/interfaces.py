@@ -1,0 +1,181 @@
+"""Which interfaces are monitored and how: follows them as they come and go."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Protocol
+
+from netmond.config import InterfacesConfig
+from netmond.errors import InvalidArgs, KernelError, NetmondError, NoSuchInterface, Unavailable
+from netmond.kernel.devices import Device, choose
+from netmond.model import Feature, FeatureState, InterfaceInfo
+from netmond.ports import Ports
+
+log = logging.getLogger(__name__)
+
+_XDP_MODES = ("xdp", "xdp-generic")
+
+
+class Attached(Protocol):
+    """Programs on an interface: kernel.links.Attachment, or a fake."""
+
+    hook: str
+
+    def close(self) -> None: ...
+
+
+class Interfaces:
+    """Keeps what is monitored in step with the configuration, the administrator and the kernel."""
+
+    def __init__(
+        self,
+        config: InterfacesConfig,
+        *,
+        ports: Ports,
+        attach: Callable[[int, str], Attached],
+        devices: Callable[[], Mapping[int, Device]],
+    ) -> None:
+        """attach(ifindex, mode) puts the programs on an interface or raises KernelError."""
+        self._config = config
+        self._ports = ports
+        self._attach = attach
+        self._devices = devices
+        self._attached: dict[int, Attached] = {}
+        self._reasons: dict[int, str] = {}
+        self._added: dict[str, str] = {}  # at run time: name -> mode
+        self._removed: set[str] = set()
+        self._infos: dict[int, InterfaceInfo] = {}
+
+    @property
+    def infos(self) -> Mapping[int, InterfaceInfo]:
+        """All interfaces by index, as of the last refresh()."""
+        return self._infos
+
+    def refresh(self) -> None:
+        """Looks at what interfaces there are; begins and ends monitoring accordingly."""
+        present = self._devices()
+        wanted = self._wanted(present)
+        for ifindex in [index for index in self._attached if index not in wanted]:
+            self._close(ifindex)
+        for ifindex in [index for index in self._reasons if index not in wanted]:
+            del self._reasons[ifindex]
+        for ifindex, mode in wanted.items():
+            if ifindex not in self._attached and ifindex not in self._reasons:
+                self._open(present[ifindex], mode)
+        self._infos = {index: self._info(device.info) for index, device in present.items()}
+
+    def configure(self, config: InterfacesConfig) -> None:
+        """Takes a new configuration; what was added or removed by hand stays so."""
+        for ifindex, attached in list(self._attached.items()):
+            name = self._infos[ifindex].name
+            if self._mode(config, name) != self._mode(self._config, name):
+                log.debug("%s changes from %s", name, attached.hook)
+                self._close(ifindex)
+        self._reasons.clear()
+        self._config = config
+        self.refresh()
+
+    def add(self, name: str, mode: str) -> None:
+        """Monitors an interface from now on. NoSuchInterface, Unavailable (and then nothing has changed)."""
+        ifindex = self._index(name)
+        before = self._added.get(name), name in self._removed
+        self._close(ifindex)
+        self._reasons.pop(ifindex, None)
+        self._added[name] = mode
+        self._removed.discard(name)
+        self.refresh()
+        attached = self._attached.get(ifindex)
+        if attached is None or (mode in _XDP_MODES and attached.hook != mode):
+            reason = self._reasons.get(ifindex, "it has vanished")
+            if before[0] is None:
+                del self._added[name]
+            else:
+                self._added[name] = before[0]
+            if before[1]:
+                self._removed.add(name)
+            self._close(ifindex)
+            self._reasons.pop(ifindex, None)
+            self.refresh()
+            raise Unavailable(f"cannot monitor {name}: {reason}")
+
+    def remove(self, name: str) -> None:
+        """Stops monitoring an interface. NoSuchInterface; InvalidArgs: it is not monitored."""
+        ifindex = self._index(name)
+        if ifindex not in self._attached:
+            raise InvalidArgs(f"{name} is not monitored")
+        self._added.pop(name, None)
+        self._removed.add(name)
+        self.refresh()
+
+    def close(self) -> None:
+        for ifindex in list(self._attached):
+            self._close(ifindex)
+
+    def feature(self) -> Feature:
+        """On; degraded with the interfaces that are not as wished; or without any."""
+        failed = [f"{self._infos[index].name}: {reason}" for index, reason in self._reasons.items()]
+        present = {info.name for info in self._infos.values()}
+        failed += [f"{name}: no such interface (yet)" for name in self._config.monitor if name not in present | {"auto"}]
+        if failed:
+            return Feature(name="interfaces", state=FeatureState.DEGRADED, reason="; ".join(failed))
+        if not self._attached:
+            reason = "no interface found to monitor: netmonctl interface add NAME"
+            return Feature(name="interfaces", state=FeatureState.DEGRADED, reason=reason)
+        return Feature(name="interfaces", state=FeatureState.ON)
+
+    def _wanted(self, present: Mapping[int, Device]) -> dict[int, str]:
+        names = (choose(self._config.monitor, dict(present)) | self._added.keys()) - self._removed
+        return {
+            index: self._mode(self._config, device.info.name)
+            for index, device in present.items()
+            if device.info.name in names
+        }
+
+    def _mode(self, config: InterfacesConfig, name: str) -> str:
+        return self._added.get(name) or config.attach_for(name)
+
+    def _index(self, name: str) -> int:
+        self.refresh()
+        for index, info in self._infos.items():
+            if info.name == name:
+                return index
+        raise NoSuchInterface(f"there is no interface {name!r}: see netmonctl interfaces")
+
+    def _open(self, device: Device, mode: str) -> None:
+        """Begins monitoring; falls back from XDP to tc, and says so."""
+        index, name = device.info.index, device.info.name
+        try:
+            self._ports.open(index, link_header=device.link_header, loopback=device.loopback)
+        except NetmondError as error:
+            self._reasons[index] = str(error)
+            return
+        try:
+            self._attached[index] = self._attach(index, mode)
+        except KernelError as error:
+            if mode in _XDP_MODES:
+                self._ports.close(index)
+                self._open(device, "tc")
+                self._reasons[index] = f"{mode} refused ({error}), tc used instead"
+            else:
+                self._ports.close(index)
+                self._reasons[index] = str(error)
+            log.warning("Interface %s: %s", name, self._reasons[index])
+            return
+        log.info("Monitoring %s with %s", name, self._attached[index].hook)
+
+    def _close(self, ifindex: int) -> None:
+        attached = self._attached.pop(ifindex, None)
+        if attached is not None:
+            attached.close()
+            self._ports.close(ifindex)
+
+    def _info(self, info: InterfaceInfo) -> InterfaceInfo:
+        attached = self._attached.get(info.index)
+        return replace(
+            info,
+            monitored=attached is not None,
+            hook=attached.hook if attached else "",
+            reason=self._reasons.get(info.index, ""),
+        )

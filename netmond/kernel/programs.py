@@ -1,0 +1,71 @@
+"""What is compiled and where it attaches. Light to import: compiling starts before anything else is loaded."""
+
+from __future__ import annotations
+
+from netmond.kernel.compile import Program, Unit
+
+#: enum bpf_attach_type
+CGROUP_INET_INGRESS = 0
+CGROUP_INET_EGRESS = 1
+CGROUP_INET_SOCK_CREATE = 2
+CGROUP_INET4_CONNECT = 10
+CGROUP_INET6_CONNECT = 11
+CGROUP_INET_SOCK_RELEASE = 34
+XDP = 37
+TCX_INGRESS = 46
+TCX_EGRESS = 47
+
+#: Interfaces monitored at a time, and users times cgroups that may do without slots: table sizes.
+MAX_PORTS = 256
+OVERFLOWS = 8192
+
+
+def possible_cpus(text: str | None = None) -> int:
+    """How many CPUs the kernel may ever bring up: the length of its per-CPU arrays.
+
+    text: as /sys/devices/system/cpu/possible, for tests.
+    """
+    if text is None:
+        with open("/sys/devices/system/cpu/possible") as file:
+            text = file.read()
+    return int(text.strip().split(",")[-1].split("-")[-1]) + 1
+
+
+def socket_unit(*, slots: int, peers: int) -> Unit:
+    """What to compile for SocketTables and the meter's links."""
+    return Unit(
+        source="sockets.c",
+        defines={"SLOTS": slots, "PEERS": peers, "OVERFLOWS": OVERFLOWS},
+        programs=(
+            Program(name="meter_ingress", kind="CGROUP_SKB", attach_type=CGROUP_INET_INGRESS),
+            Program(name="meter_egress", kind="CGROUP_SKB", attach_type=CGROUP_INET_EGRESS),
+            Program(name="socket_created", kind="CGROUP_SOCK", attach_type=CGROUP_INET_SOCK_CREATE),
+            Program(name="socket_released", kind="CGROUP_SOCK", attach_type=CGROUP_INET_SOCK_RELEASE),
+            Program(name="socket_connects4", kind="CGROUP_SOCK_ADDR", attach_type=CGROUP_INET4_CONNECT),
+            Program(name="socket_connects6", kind="CGROUP_SOCK_ADDR", attach_type=CGROUP_INET6_CONNECT),
+        ),
+        maps=("slots", "flows", "free_slots", "peers", "overflow", "losses", "settings"),
+    )
+
+
+def interface_unit(*, targets: int, forwarded: int) -> Unit:
+    """What to compile for InterfaceTables and the interfaces' links."""
+    return Unit(
+        source="interfaces.c",
+        defines={"CPUS": possible_cpus(), "PORTS": MAX_PORTS, "TARGETS": targets, "FORWARDED": forwarded},
+        programs=(
+            Program(name="interface_ingress", kind="SCHED_CLS"),
+            Program(name="interface_egress", kind="SCHED_CLS"),
+            Program(name="interface_xdp", kind="XDP"),
+        ),
+        maps=(
+            "ports",
+            "port_counters",
+            "targets4",
+            "targets6",
+            "target_counters",
+            "forwarded",
+            "losses",
+            "settings",
+        ),
+    )
