@@ -1,22 +1,30 @@
-"""The command netmond: configuration, compilers, then the daemon."""
+"""The command netmond: configuration, compilers, then the daemon.
+
+Imports are inside the functions: what the daemon must not load has to be kept out before anything else,
+and the compilers shall be at work while the rest is imported.
+"""
 
 from __future__ import annotations
 
-import argparse
-import logging
+import ctypes
 import os
 import sys
+from typing import TYPE_CHECKING
 
-from netmond.config import Config, argument_parser, load
-from netmond.errors import NetmondError
-from netmond.kernel.compile import Compilation
-from netmond.kernel.programs import interface_unit, socket_unit
+if TYPE_CHECKING:
+    import argparse
+
+    from netmond.config import Config
+
+_M_MMAP_THRESHOLD, _M_ARENA_MAX = -3, -8
 
 
 def main() -> int:
     """Runs until told to stop. Exit status: 0 stopped in order, 1 could not start, 2 wrong usage."""
-    # One thread for linear algebra nobody does: each further one costs memory. Before numpy is imported.
-    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    _stay_small()
+    from netmond.config import argument_parser, load
+    from netmond.errors import NetmondError
+
     arguments = argument_parser().parse_args()
     try:
         config, warnings = load(arguments, os.environ)
@@ -26,6 +34,18 @@ def main() -> int:
         return 1
     except KeyboardInterrupt:
         return 130
+
+
+def _stay_small() -> None:
+    """Keeps some megabytes out of a daemon that may have 45."""
+    # asyncio and hashlib load OpenSSL, which nothing here uses; both do without it.
+    for module in ("ssl", "_ssl", "_hashlib"):
+        sys.modules[module] = None  # type: ignore[assignment]
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    # mallopt(3): big arrays go back to the system when freed; threads share one arena.
+    libc = ctypes.CDLL(None)
+    libc.mallopt(_M_MMAP_THRESHOLD, 128 << 10)
+    libc.mallopt(_M_ARENA_MAX, 1)
 
 
 def _check(config: Config, warnings: list[str]) -> int:
@@ -38,22 +58,27 @@ def _check(config: Config, warnings: list[str]) -> int:
 
 
 def _run(arguments: argparse.Namespace, config: Config, warnings: list[str]) -> int:
-    # The compilers work while the rest is imported.
-    meter, interfaces = config.meter, config.interfaces
-    wanted = socket_unit(slots=meter.slots, peers=meter.peers) if meter.enabled else None
-    sockets = Compilation(wanted) if wanted else None
-    others = Compilation(interface_unit(targets=config.targets.limit, forwarded=interfaces.forwarded))
+    from netmond.kernel.compile import Compilation
+    from netmond.kernel.programs import interface_unit, socket_unit
+
+    meter = config.meter
+    sockets = Compilation(socket_unit(slots=meter.slots, peers=meter.peers)) if meter.enabled else None
+    interfaces = Compilation(
+        interface_unit(targets=config.targets.limit, forwarded=config.interfaces.forwarded)
+    )
 
     import asyncio
+    import logging
 
     from netmond.assembly import assemble
+    from netmond.config import load
     from netmond.daemon import Daemon
     from netmond.outputs.log import setup_logging
 
     log_control = setup_logging(config.daemon.log_level)
     for warning in warnings:
         logging.getLogger("netmond").warning("%s", warning)
-    parts = assemble(config, sockets=sockets, interfaces=others)
+    parts = assemble(config, sockets=sockets, interfaces=interfaces)
 
     async def run() -> None:
         daemon = Daemon(

@@ -30,6 +30,14 @@ class Hash(Protocol):
     def take(self, key: NDArray[Any]) -> NDArray[Any] | None: ...
 
 
+class PerCpu(Protocol):
+    """Per-CPU counters: kernel.tables.CpuArray, or arrays in a test. They only ever grow."""
+
+    capacity: int
+
+    def sums(self, length: int) -> NDArray[np.uint64]: ...
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Now:
     """One moment on two clocks, and the seconds since the moment before."""

@@ -18,7 +18,7 @@ from netmond.kernel import wire
 from netmond.model import COUNTERS, FlowKind, Table
 from netmond.units import GONE, unit_of
 
-_BLOCK = 256  # slots looked at beyond the highest one ever used
+_BLOCK = 1024  # slots looked at beyond the highest one ever used
 _CROWDED = 7 / 8  # share of slots or rows in use from which silent ones are given up sooner
 _IDLE_IF_CROWDED = 30.0  # seconds
 _PROCESSES_AT_MOST = 8192
@@ -29,14 +29,24 @@ _IN_STATE, _IN_LAST_SEEN, _IN_TCP, _OUT_STATE, _OUT_LAST_SEEN = 0, 4, 5, 8, 12
 _COUNTED = (1, 2, 3, 9, 10, 11)
 
 
+class Records(Protocol):
+    """An array shared with the kernel: kernel.tables.LongArray, or one in a test."""
+
+    capacity: int
+
+    def front(self, length: int) -> NDArray[Any]: ...
+
+    def take(self, places: NDArray[np.intp]) -> NDArray[Any]: ...
+
+
 class Tables(Protocol):
     """What the meter shares: kernel.tables.SocketTables, or arrays in a test."""
 
     @property
-    def slots(self) -> NDArray[Any]: ...
+    def slots(self) -> Records: ...
 
     @property
-    def flows(self) -> NDArray[Any]: ...
+    def flows(self) -> Records: ...
 
     @property
     def peers(self) -> Hash: ...
@@ -70,12 +80,12 @@ class Meter:
         """paths: cgroup ids -> paths, leaving out unknown ones. netns: cookie of our own network namespace.
         idle: seconds of silence after which a socket gives its slot up."""
         self._tables = tables
-        self._words = as_words(tables.slots)
         self._paths = paths
         self._netns = netns
         self._idle_ns = idle / _NANO
-        size = len(tables.slots)
+        size = tables.slots.capacity
         self._extent = 0
+        self._words = as_words(tables.slots.front(min(_BLOCK, size)))
         self._state = np.zeros(size, np.uint64)  # generation and, in the high half, revision; 0: not ours
         self._last = np.zeros((size, WORDS), np.uint64)
         self._totals = np.zeros((size, len(COUNTERS)), np.uint64)
@@ -132,11 +142,12 @@ class Meter:
 
     def _read(self) -> NDArray[np.uint64]:
         """A copy of all slots ever used, as words."""
-        while self._extent < len(self._words):
-            block = self._words[self._extent : self._extent + _BLOCK, _IN_STATE]
-            if not block.any():
+        while self._words[self._extent :, _IN_STATE].any():
+            self._extent = len(self._words)
+            if self._extent == self._tables.slots.capacity:
                 break
-            self._extent += len(block)
+            ahead = min(self._extent + _BLOCK, self._tables.slots.capacity)
+            self._words = as_words(self._tables.slots.front(ahead))
         return self._words[: self._extent].copy()
 
     def _recognise(self, words: NDArray[np.uint64]) -> NDArray[np.intp]:
@@ -148,14 +159,14 @@ class Meter:
         claimed = changed[(seen[changed] ^ state[changed]) & np.uint64(0xFFFFFFFF) != 0]
         self._last[claimed] = 0
         self._totals[claimed] = 0
-        self._to_peers[claimed] = 0
+        self._to_peers[claimed[self._to_peers[claimed].any(axis=1)]] = 0  # leaves untouched pages untouched
         state[changed] = seen[changed]
         if len(changed):
             self._identify(changed)
         return np.flatnonzero(state)
 
     def _identify(self, slots: NDArray[np.intp]) -> None:
-        flows = self._tables.flows[slots]
+        flows = self._tables.flows.take(slots)
         for name, column in self._who.items():
             column[slots] = flows[name]
         uids, inverse = np.unique(flows["uid"], return_inverse=True)
@@ -340,7 +351,7 @@ class Meter:
         released = (notes & np.uint64(wire.SLOT_RELEASED)) != 0
         last_seen = np.maximum(words[live, _IN_LAST_SEEN], words[live, _OUT_LAST_SEEN]).astype(np.int64)
         limit = self._idle_ns
-        if len(live) > len(self._words) * _CROWDED:
+        if len(live) > self._tables.slots.capacity * _CROWDED:
             limit = min(limit, _IDLE_IF_CROWDED / _NANO)
         idle = now.monotonic_ns - last_seen > limit
         doomed = np.setdiff1d(live[quiet & (released | idle)], done, assume_unique=True)

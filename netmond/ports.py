@@ -7,7 +7,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from netmond.accounts import Hash, Now, Tallies, rates_of, row_ids
+from netmond.accounts import Hash, Now, PerCpu, Tallies, rates_of, row_ids
 from netmond.errors import LimitExceeded
 from netmond.flowrows import FlowRows
 from netmond.kernel import wire
@@ -16,6 +16,7 @@ from netmond.model import COUNTERS, FlowKind, Table
 _CROWDED = 7 / 8  # share of rows in use from which silent flows are given up sooner
 _IDLE, _IDLE_IF_CROWDED = 120.0, 10.0  # seconds
 _NANO = 1e-9
+_WORDS = wire.PORT_COUNTERS.itemsize // 8
 
 #: Names of the class columns of model.Snapshot.interfaces.
 CLASS_COLUMNS = tuple(
@@ -30,8 +31,7 @@ class Tables(Protocol):
     """What the interface programs share: kernel.tables.InterfaceTables, or arrays in a test."""
 
     @property
-    def port_counters(self) -> NDArray[Any]:
-        """Shape (CPUs, capacity); they only ever grow."""
+    def port_counters(self) -> PerCpu: ...
 
     @property
     def forwarded(self) -> Hash: ...
@@ -47,8 +47,8 @@ class Ports:
     def __init__(self, tables: Tables) -> None:
         self._tables = tables
         self._places: dict[int, int] = {}
-        self._free = list(range(tables.port_counters.shape[1] - 1, -1, -1))
-        self._base = np.zeros(tables.port_counters.shape[1], wire.PORT_COUNTERS)
+        self._free = list(range(tables.port_counters.capacity - 1, -1, -1))
+        self._base = np.zeros((tables.port_counters.capacity, _WORDS), np.uint64)
         self._previous: dict[int, NDArray[np.uint64]] = {}
         self._forwarded = Tallies()
 
@@ -60,7 +60,7 @@ class Ports:
         if not self._free:
             raise LimitExceeded(f"at most {len(self._base)} interfaces can be monitored at a time")
         place = self._free.pop()
-        self._base[place] = self._sums(place)
+        self._base[place] = self._tables.port_counters.sums(place + 1)[place]
         self._places[ifindex] = place
         self._tables.set_port(ifindex, place, link_header=link_header, loopback=loopback)
 
@@ -73,9 +73,8 @@ class Ports:
     def table(self, now: Now) -> Table:
         """All monitored interfaces as in model.Snapshot."""
         places = list(self._places.values())
-        grown = np.zeros(len(places), wire.PORT_COUNTERS)
-        for row, place in enumerate(places):
-            grown[row] = _difference(self._sums(place), self._base[place])
+        sums = self._tables.port_counters.sums(max(places, default=-1) + 1)
+        grown = (sums[places] - self._base[places]).view(wire.PORT_COUNTERS).reshape(len(places))
         counters = np.zeros((len(places), len(COUNTERS)), np.uint64)
         columns: dict[str, NDArray[Any]] = {"ifindex": np.array(list(self._places), np.uint32)}
         for offset, direction in ((0, "in"), (2, "out")):
@@ -125,14 +124,3 @@ class Ports:
             final = self._tables.forwarded.take(self._forwarded.keys[row : row + 1])
             if final is not None:
                 self._forwarded.finish(row, final)
-
-    def _sums(self, place: int) -> NDArray[Any]:
-        """One interface's counters over all CPUs, shape ()."""
-        words = np.ascontiguousarray(self._tables.port_counters[:, place]).view(np.uint64)
-        sums = words.reshape(len(self._tables.port_counters), -1).sum(axis=0, dtype=np.uint64)
-        return sums.view(wire.PORT_COUNTERS)[0]  # type: ignore[no-any-return]
-
-
-def _difference(now: NDArray[Any], before: NDArray[Any]) -> NDArray[Any]:
-    words = np.array(now).reshape(1).view(np.uint64) - np.array(before).reshape(1).view(np.uint64)
-    return words.view(wire.PORT_COUNTERS)[0]  # type: ignore[no-any-return]

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from netmond.accounts import Now, rates_of
+from netmond.accounts import Now, PerCpu, rates_of
 from netmond.errors import AlreadyExists, LimitExceeded, NoSuchTarget
 from netmond.model import COUNTERS, Network, Table
 from netmond.query import network_text
@@ -20,8 +20,7 @@ class Tables(Protocol):
     """What the interface programs share about targets: kernel.tables.InterfaceTables, or a fake."""
 
     @property
-    def target_counters(self) -> NDArray[Any]:
-        """Shape (CPUs, capacity); they only ever grow."""
+    def target_counters(self) -> PerCpu: ...
 
     def set_target(self, network: Network, place: int) -> None: ...
 
@@ -39,7 +38,7 @@ class Targets:
 
     def __init__(self, tables: Tables, limit: int) -> None:
         self._tables = tables
-        self._limit = min(limit, tables.target_counters.shape[1])
+        self._limit = min(limit, tables.target_counters.capacity)
         self._places: dict[Network, int] = {}
         self._since: dict[Network, float] = {}
         self._texts: dict[Network, str] = {}
@@ -104,8 +103,7 @@ class Targets:
         addresses[:] = [self._texts[network] for network in self._places]
         counters = np.zeros((len(places), len(COUNTERS)), np.uint64)
         if len(places):
-            highest = int(places.max()) + 1
-            sums = self._sums(slice(0, highest))
+            sums = self._tables.target_counters.sums(int(places.max()) + 1)
             counters[:, : len(_FIELDS)] = sums[places] - self._base[places]
             counters[:, len(_FIELDS) :] = counters[:, : len(_FIELDS)]
         zero = np.zeros(len(COUNTERS), np.uint64)
@@ -135,12 +133,6 @@ class Targets:
         ipv4 = sum(network.version == 4 for network in self._places)
         self._tables.announce_targets(ipv4, len(self._places) - ipv4)
 
-    def _sums(self, places: slice) -> NDArray[np.uint64]:
-        block = self._tables.target_counters[:, places]
-        words = block.view(np.uint64).reshape(*block.shape, len(_FIELDS))
-        sums: NDArray[np.uint64] = words.sum(axis=0, dtype=np.uint64)
-        return sums
-
     def _read(self, place: int) -> NDArray[np.uint64]:
-        sums: NDArray[np.uint64] = self._sums(slice(place, place + 1))[0]
-        return sums
+        last: NDArray[np.uint64] = self._tables.target_counters.sums(place + 1)[place]
+        return last

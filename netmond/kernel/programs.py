@@ -48,11 +48,16 @@ def socket_unit(*, slots: int, peers: int) -> Unit:
     )
 
 
+def target_capacity(limit: int) -> int:
+    """Room for so many targets, in whole pages of 32-byte counters, since user space maps them by page."""
+    return -(-limit // 128) * 128
+
+
 def interface_unit(*, targets: int, forwarded: int) -> Unit:
     """What to compile for InterfaceTables and the interfaces' links."""
     return Unit(
         source="interfaces.c",
-        defines={"CPUS": possible_cpus(), "PORTS": MAX_PORTS, "TARGETS": targets, "FORWARDED": forwarded},
+        defines={"CPUS": possible_cpus(), "PORTS": MAX_PORTS, "TARGETS": target_capacity(targets), "FORWARDED": forwarded},
         programs=(
             Program(name="interface_ingress", kind="SCHED_CLS"),
             Program(name="interface_egress", kind="SCHED_CLS"),

@@ -17,18 +17,87 @@ from numpy.typing import DTypeLike, NDArray
 
 from netmond.errors import KernelError
 from netmond.kernel import libbpf, wire
-from netmond.kernel.programs import MAX_PORTS, OVERFLOWS, possible_cpus
+from netmond.kernel.programs import MAX_PORTS, OVERFLOWS, possible_cpus, target_capacity
 from netmond.model import Network
 
-def map_array(descriptor: int, dtype: DTypeLike, length: int) -> NDArray[Any]:
-    """An mmap-able BPF array as a live numpy array of `length` elements, writable."""
+def map_array(descriptor: int, dtype: DTypeLike, length: int, offset: int = 0) -> NDArray[Any]:
+    """`length` elements of an mmap-able BPF array as a live, writable numpy array.
+
+    offset: where they begin, in bytes, a multiple of the page size.
+    """
     size = np.dtype(dtype).itemsize * length
     pages = -(-size // mmap.PAGESIZE) * mmap.PAGESIZE
     try:
-        memory = mmap.mmap(descriptor, pages, mmap.MAP_SHARED, mmap.PROT_READ | mmap.PROT_WRITE)
+        memory = mmap.mmap(descriptor, pages, mmap.MAP_SHARED, mmap.PROT_READ | mmap.PROT_WRITE, offset=offset)
     except OSError as error:
         raise KernelError(f"cannot map a BPF array: {os.strerror(error.errno or 0)}") from error
     return np.frombuffer(memory, dtype, length)
+
+
+class LongArray:
+    """An mmap-able BPF array of which only the part in use is mapped: mapping one makes it resident.
+
+    User space reads from the front; what lies behind stays the kernel's alone.
+    """
+
+    def __init__(self, descriptor: int, dtype: np.dtype[Any], capacity: int) -> None:
+        self._descriptor = descriptor
+        self._dtype = dtype
+        self.capacity = capacity
+
+    def front(self, length: int) -> NDArray[Any]:
+        """The first `length` elements, live and writable."""
+        return map_array(self._descriptor, self._dtype, length)
+
+    def take(self, places: NDArray[np.intp]) -> NDArray[Any]:
+        """Copies of some elements. The pages around them are mapped just for that."""
+        if not len(places):
+            return np.zeros(0, self._dtype)
+        per_page = mmap.PAGESIZE // self._dtype.itemsize
+        first = int(places.min()) // per_page
+        pages = int(places.max()) // per_page + 1 - first
+        size, start = pages * mmap.PAGESIZE, first * mmap.PAGESIZE
+        with mmap.mmap(self._descriptor, size, mmap.MAP_SHARED, mmap.PROT_READ, offset=start) as memory:
+            whole = np.frombuffer(memory, self._dtype, pages * per_page)
+            taken: NDArray[Any] = whole[places - first * per_page]
+            del whole  # or the mapping could not be closed
+        return taken
+
+
+class CpuArray:
+    """Counters laid out CPU by CPU in an mmap-able array; of each CPU's only the front is mapped.
+
+    capacity: elements for each CPU; they must fill whole pages.
+    """
+
+    def __init__(self, descriptor: int, dtype: np.dtype[Any], cpus: int, capacity: int) -> None:
+        self._descriptor = descriptor
+        self._dtype = dtype
+        self._cpus = cpus
+        self._windows: list[NDArray[np.uint64]] = []
+        self._mapped = 0
+        self.capacity = capacity
+
+    def sums(self, length: int) -> NDArray[np.uint64]:
+        """The first `length` elements summed over all CPUs, as rows of u8 words."""
+        words = self._dtype.itemsize // 8
+        total = np.zeros((length, words), np.uint64)
+        if length > self._mapped:
+            self._map(length)
+        for window in self._windows:
+            total += window[:length]
+        return total
+
+    def _map(self, length: int) -> None:
+        per_page = mmap.PAGESIZE // self._dtype.itemsize
+        self._mapped = -(-length // per_page) * per_page
+        size = self._mapped * self._dtype.itemsize
+        self._windows = [
+            map_array(
+                self._descriptor, np.uint64, size // 8, offset=cpu * self.capacity * self._dtype.itemsize
+            ).reshape(self._mapped, -1)
+            for cpu in range(self._cpus)
+        ]
 
 
 class HashTable:
@@ -55,8 +124,8 @@ class HashTable:
 class SocketTables:
     """What bpf/sockets.c shares; see wire.py for the layouts."""
 
-    slots: NDArray[Any]
-    flows: NDArray[Any]
+    slots: LongArray
+    flows: LongArray
     losses: NDArray[np.uint64]
     settings: NDArray[np.uint64]
     peers: HashTable
@@ -67,8 +136,8 @@ class SocketTables:
     def open(maps: Mapping[str, int], *, slots: int, peers: int) -> SocketTables:
         """Maps the arrays and fills the stack of free slots, the lowest on top."""
         tables = SocketTables(
-            slots=map_array(maps["slots"], wire.SLOT, slots),
-            flows=map_array(maps["flows"], wire.FLOW, slots),
+            slots=LongArray(maps["slots"], wire.SLOT, slots),
+            flows=LongArray(maps["flows"], wire.FLOW, slots),
             losses=map_array(maps["losses"], np.uint64, len(wire.SOCKET_LOSSES)),
             settings=map_array(maps["settings"], np.uint64, wire.SETTINGS),
             peers=HashTable(maps["peers"], wire.PEER_KEY, wire.TALLY, peers),
@@ -88,8 +157,8 @@ class SocketTables:
 class InterfaceTables:
     """What bpf/interfaces.c shares; see wire.py for the layouts."""
 
-    port_counters: NDArray[Any]  #: shape (CPUs, MAX_PORTS)
-    target_counters: NDArray[Any]  #: shape (CPUs, targets)
+    port_counters: CpuArray
+    target_counters: CpuArray
     losses: NDArray[np.uint64]
     settings: NDArray[np.uint64]
     forwarded: HashTable
@@ -100,11 +169,9 @@ class InterfaceTables:
     @staticmethod
     def open(maps: Mapping[str, int], *, targets: int, forwarded: int) -> InterfaceTables:
         cpus = possible_cpus()
-        port_counters = map_array(maps["port_counters"], wire.PORT_COUNTERS, cpus * MAX_PORTS)
-        target_counters = map_array(maps["target_counters"], wire.TARGET_COUNTERS, cpus * targets)
         tables = InterfaceTables(
-            port_counters=port_counters.reshape(cpus, MAX_PORTS),
-            target_counters=target_counters.reshape(cpus, targets),
+            port_counters=CpuArray(maps["port_counters"], wire.PORT_COUNTERS, cpus, MAX_PORTS),
+            target_counters=CpuArray(maps["target_counters"], wire.TARGET_COUNTERS, cpus, target_capacity(targets)),
             losses=map_array(maps["losses"], np.uint64, len(wire.INTERFACE_LOSSES)),
             settings=map_array(maps["settings"], np.uint64, wire.SETTINGS),
             forwarded=HashTable(maps["forwarded"], wire.FORWARDED_KEY, wire.TALLY, forwarded),
