@@ -6,22 +6,21 @@ and the compilers shall be at work while the rest is imported.
 
 from __future__ import annotations
 
-import ctypes
 import os
 import sys
 from typing import TYPE_CHECKING
+
+from netmond.footprint import stay_small
 
 if TYPE_CHECKING:
     import argparse
 
     from netmond.config import Config
 
-_M_MMAP_THRESHOLD, _M_ARENA_MAX = -3, -8
-
 
 def main() -> int:
     """Runs until told to stop. Exit status: 0 stopped in order, 1 could not start, 2 wrong usage."""
-    _stay_small()
+    stay_small()
     from netmond.config import argument_parser, load
     from netmond.errors import NetmondError
 
@@ -34,18 +33,6 @@ def main() -> int:
         return 1
     except KeyboardInterrupt:
         return 130
-
-
-def _stay_small() -> None:
-    """Keeps some megabytes out of a daemon that may have 45."""
-    # asyncio and hashlib load OpenSSL, which nothing here uses; both do without it.
-    for module in ("ssl", "_ssl", "_hashlib"):
-        sys.modules[module] = None  # type: ignore[assignment]
-    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-    # mallopt(3): big arrays go back to the system when freed; threads share one arena.
-    libc = ctypes.CDLL(None)
-    libc.mallopt(_M_MMAP_THRESHOLD, 128 << 10)
-    libc.mallopt(_M_ARENA_MAX, 1)
 
 
 def _check(config: Config, warnings: list[str]) -> int:

@@ -1,0 +1,335 @@
+"""The D-Bus side of netmonctl, and all of it: nothing else here knows that there is a bus.
+
+dbus-next is imported with the first call only, so that ``--help`` and usage errors stay quick.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Protocol
+
+from netmonctl.errors import CtlError, ExitCode, usage
+
+NAME = "org.netmond1"
+PATH = "/org/netmond1"
+MANAGER = "org.netmond1.Manager"
+TARGET = "org.netmond1.Target"
+LOG_PATH = "/org/freedesktop/LogControl1"
+LOG_CONTROL = "org.freedesktop.LogControl1"
+PROPERTIES = "org.freedesktop.DBus.Properties"
+
+TIMEOUT = 25.0  #: seconds, as libdbus and sd-bus wait
+
+NOT_RUNNING = "netmond is not running; start it: systemctl start netmond"
+
+#: D-Bus type of every option netmond takes.
+OPTION_TYPES = {
+    "sort": "s",
+    "reverse": "b",
+    "limit": "u",
+    "scope": "s",
+    "user": "s",
+    "unit": "s",
+    "pid": "u",
+    "protocol": "s",
+    "port": "q",
+    "peer": "s",
+    "interface": "s",
+    "kind": "s",
+    "active": "b",
+    "monitored": "b",
+    "attach": "s",
+}
+
+#: Error names, without the org.netmond1.Error. or org.freedesktop.DBus.Error. before them.
+EXIT_CODES = {
+    "InvalidArgs": ExitCode.USAGE,
+    "AccessDenied": ExitCode.NOT_ALLOWED,
+    "AuthFailed": ExitCode.NOT_ALLOWED,
+    "NotFound": ExitCode.UNKNOWN_OBJECT,
+    "NoSuchTarget": ExitCode.UNKNOWN_OBJECT,
+    "NoSuchUser": ExitCode.UNKNOWN_OBJECT,
+    "NoSuchInterface": ExitCode.UNKNOWN_OBJECT,
+    "UnknownObject": ExitCode.UNKNOWN_OBJECT,
+    "ServiceUnknown": ExitCode.NOT_RUNNING,
+    "NameHasNoOwner": ExitCode.NOT_RUNNING,
+    "NoReply": ExitCode.NOT_RUNNING,
+}
+
+#: Our words for what the bus, not netmond, says.
+BUS_TEXTS = {
+    "ServiceUnknown": NOT_RUNNING,
+    "NameHasNoOwner": NOT_RUNNING,
+    "NoReply": "netmond stopped before it answered; see: systemctl status netmond",
+    "UnknownMethod": "this netmond does not know the request; upgrade netmond and restart it",
+    "UnknownInterface": "this netmond does not know the request; upgrade netmond and restart it",
+    "AccessDenied": "the bus forbids talking to netmond; run as root, or reinstall the netmond package",
+}
+
+
+def translated(error_name: str, text: str) -> CtlError:
+    """The error a person sees for a D-Bus error."""
+    prefix, _, name = error_name.rpartition(".")
+    foreign = prefix != "org.netmond1.Error"
+    message = BUS_TEXTS.get(name, text) if foreign else text
+    if not foreign and name == "AccessDenied" and not text:
+        message = "not allowed; run as root or join group netmond"
+    return CtlError(message or error_name, EXIT_CODES.get(name, ExitCode.FAILURE))
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One method call; `types` has one complete type per element of `body`."""
+
+    path: str
+    interface: str
+    member: str
+    types: tuple[str, ...] = ()
+    body: tuple[Any, ...] = ()
+
+
+class Transport(Protocol):
+    """Carries calls to netmond: plain Python values in and out, errors as CtlError."""
+
+    def call(self, call: Call) -> list[Any]: ...
+
+    def close(self) -> None: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Listing:
+    """Rows exactly as netmond delivers them, and what it says about them."""
+
+    rows: list[dict[str, Any]]
+    scope: str = "all"
+    total: int = 0
+
+
+class Client:
+    """netmond as an object: one method per thing it does."""
+
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._transport.close()
+
+    def _manager(self, member: str, types: tuple[str, ...] = (), *body: Any) -> Any:
+        reply = self._transport.call(Call(PATH, MANAGER, member, types, body))
+        return reply[0] if len(reply) == 1 else reply
+
+    def listing(self, what: str, options: Mapping[str, Any]) -> Listing:
+        """Users, Units, Processes, Flows, Interfaces or Targets."""
+        rows, meta = self._manager(f"List{what}", ("a{sv}",), options)
+        return Listing(
+            rows=rows, scope=str(meta.get("scope", "all")), total=int(meta.get("total", len(rows)))
+        )
+
+    def user(self, uid: int, limit: int) -> dict[str, Any]:
+        """One user's row with its top peers, units, processes and flows."""
+        return dict(self._manager("GetUser", ("u", "a{sv}"), uid, {"limit": limit}))
+
+    def describe(self) -> dict[str, Any]:
+        """The whole status."""
+        import json
+
+        return dict(json.loads(self._manager("Describe")))
+
+    def add_targets(self, addresses: Sequence[str]) -> list[str]:
+        """All or none; the object paths of the new targets."""
+        return list(self._manager("AddTargets", ("as", "a{sv}"), list(addresses), {}))
+
+    def remove_targets(self, addresses: Sequence[str]) -> None:
+        self._manager("RemoveTargets", ("as", "a{sv}"), list(addresses), {})
+
+    def reset_targets(self, addresses: Sequence[str]) -> None:
+        self._manager("ResetTargets", ("as", "a{sv}"), list(addresses), {})
+
+    def target(self, address: str) -> dict[str, Any]:
+        """One target with the keys that a row of the target list has."""
+        path = str(self._manager("GetTarget", ("s",), address))
+        (values,) = self._transport.call(Call(path, PROPERTIES, "GetAll", ("s",), (TARGET,)))
+        return {
+            "address": values["Address"],
+            "path": path,
+            "since": values["Since"] / 1e6,
+            "in_packets": values["InPackets"],
+            "in_bytes": values["InBytes"],
+            "out_packets": values["OutPackets"],
+            "out_bytes": values["OutBytes"],
+        }
+
+    def monitor_interface(self, name: str, attach: str | None) -> None:
+        self._manager("MonitorInterface", ("s", "a{sv}"), name, {"attach": attach} if attach else {})
+
+    def unmonitor_interface(self, name: str) -> None:
+        self._manager("UnmonitorInterface", ("s", "a{sv}"), name, {})
+
+    def reload(self) -> list[str]:
+        """Read the configuration again; its warnings."""
+        return list(self._manager("Reload", ("a{sv}",), {}))
+
+    def log_level(self) -> str:
+        (level,) = self._transport.call(
+            Call(LOG_PATH, PROPERTIES, "Get", ("s", "s"), (LOG_CONTROL, "LogLevel"))
+        )
+        return str(level)
+
+    def set_log_level(self, level: str) -> None:
+        body = (LOG_CONTROL, "LogLevel", level)
+        self._transport.call(Call(LOG_PATH, PROPERTIES, "Set", ("s", "s", "v"), body))
+
+
+def connect(timeout: float = TIMEOUT) -> Client:
+    """A client of the netmond on this machine; the bus is opened with the first call."""
+    return Client(_SystemBus(timeout))
+
+
+class _SystemBus:
+    """The system bus, synchronous to its caller, one call at a time."""
+
+    def __init__(self, timeout: float) -> None:
+        self._timeout = timeout
+        self._loop: Any = None
+        self._bus: Any = None
+        self._gone: Any = None
+
+    def call(self, call: Call) -> list[Any]:
+        _refuse_unsendable(call.body)
+        import asyncio
+
+        from dbus_next.constants import MessageFlag, MessageType
+        from dbus_next.message import Message
+
+        if self._gone is not None and self._gone.done():
+            self.close()
+        if self._bus is None:
+            self._open()
+        message = Message(
+            destination=NAME,
+            path=call.path,
+            interface=call.interface,
+            member=call.member,
+            signature="".join(call.types),
+            body=[_wrapped(kind, value) for kind, value in zip(call.types, call.body, strict=True)],
+            # A question about netmond must not be what starts it.
+            flags=MessageFlag.NO_AUTOSTART,
+        )
+        try:
+            reply = self._loop.run_until_complete(asyncio.wait_for(self._exchange(message), self._timeout))
+        except TimeoutError:
+            raise CtlError(
+                f"netmond did not answer within {self._timeout:.0f} s; see: systemctl status netmond"
+            ) from None
+        except (OSError, EOFError):
+            reply = None
+        if reply is None:
+            raise CtlError("the connection to the system bus broke; try again", ExitCode.NOT_RUNNING)
+        if reply.message_type is MessageType.ERROR:
+            raise translated(reply.error_name, str(reply.body[0]) if reply.body else "")
+        return [_plain(value) for value in reply.body]
+
+    async def _exchange(self, message: Any) -> Any:
+        """The reply, or None if the bus goes away: dbus-next may leave a pending call hanging then."""
+        import asyncio
+
+        call = asyncio.ensure_future(self._bus.call(message))
+        await asyncio.wait({call, self._gone}, return_when=asyncio.FIRST_COMPLETED)
+        if call.done():
+            return call.result()
+        call.cancel()
+        return None
+
+    def _open(self) -> None:
+        import asyncio
+
+        from dbus_next.errors import AuthError, InvalidAddressError
+
+        self._loop = asyncio.new_event_loop()
+        # When the bus dies, dbus-next leaves a failed future that nobody owns; the call reports it anyway.
+        self._loop.set_exception_handler(lambda _loop, _context: None)
+        try:
+            self._bus = self._loop.run_until_complete(asyncio.wait_for(_connected(), self._timeout))
+        except (TimeoutError, OSError, EOFError, AuthError, InvalidAddressError) as error:
+            reason = getattr(error, "strerror", None) or str(error) or "no answer"
+            raise CtlError(
+                f"cannot reach the system bus ({reason}); see: systemctl status dbus netmond",
+                ExitCode.NOT_RUNNING,
+            ) from None
+        self._gone = self._loop.create_task(self._bus.wait_for_disconnect())
+
+    def close(self) -> None:
+        if self._loop is None:
+            return
+        if self._bus is not None:
+            import asyncio
+
+            if not self._gone.done():
+                self._bus.disconnect()
+            # Collects the task's exception, too, which asyncio would complain about otherwise.
+            self._loop.run_until_complete(asyncio.gather(self._gone, return_exceptions=True))
+            # dbus-next shuts its socket down but never closes it.
+            self._bus._stream.close()
+            self._bus._sock.close()
+        self._loop.close()
+        self._loop = self._bus = self._gone = None
+
+
+async def _connected() -> Any:
+    from dbus_next.aio.message_bus import MessageBus
+    from dbus_next.constants import BusType
+
+    class Bus(MessageBus):
+        async def _auth_readline(self) -> str:
+            # dbus-next's own spins for ever when the bus hangs up during authentication.
+            line = b""
+            while not line.endswith(b"\r\n"):
+                byte = await self._loop.sock_recv(self._sock, 1)
+                if not byte:
+                    raise EOFError("it hung up")
+                line += byte
+            return line[:-2].decode()
+
+    return await Bus(bus_type=BusType.SYSTEM).connect()
+
+
+def _refuse_unsendable(value: Any) -> None:
+    """D-Bus strings are UTF-8 without NUL; the bus hangs up on anyone who sends others."""
+    if isinstance(value, str):
+        if "\0" in value or any("\ud800" <= char <= "\udfff" for char in value):
+            raise usage(f"{value!r} is not valid text")
+    elif isinstance(value, Mapping):
+        _refuse_unsendable(tuple(value.values()))
+    elif isinstance(value, (list, tuple)):
+        for item in value:
+            _refuse_unsendable(item)
+
+
+def _wrapped(kind: str, value: Any) -> Any:
+    from dbus_next.signature import Variant
+
+    if kind == "v":
+        return Variant("s", value)
+    if kind == "a{sv}":
+        return {name: Variant(OPTION_TYPES[name], item) for name, item in value.items()}
+    return value
+
+
+def _plain(value: Any) -> Any:
+    """The value without D-Bus variants, all the way down."""
+    from dbus_next.signature import Variant
+
+    if isinstance(value, Variant):
+        return _plain(value.value)
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_plain(item) for item in value]
+    return value

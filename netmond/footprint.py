@@ -1,0 +1,43 @@
+"""Keeps the daemon small: 45 MB with 10,000 flows is what it may have, and imports alone would take 44."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import sys
+from collections.abc import Sequence
+from importlib.machinery import ModuleSpec, PathFinder
+from importlib.util import LazyLoader
+from types import ModuleType
+
+#: asyncio and hashlib load OpenSSL (4 MB), which nothing here uses; both do without it.
+_ABSENT = ("ssl", "_ssl", "_hashlib")
+#: numpy imports these (4.6 MB) for whoever may want them; nothing here does. Loaded at first use.
+_LAZY = frozenset({"numpy.random", "numpy.ma", "numpy.fft", "numpy.polynomial"})
+
+_M_MMAP_THRESHOLD, _M_ARENA_MAX = -3, -8
+
+
+class _LazyFinder:
+    """Finds the modules of `_LAZY`, so that they load only when an attribute of theirs is asked for."""
+
+    @staticmethod
+    def find_spec(name: str, path: Sequence[str] | None, target: ModuleType | None = None) -> ModuleSpec | None:
+        if name not in _LAZY:
+            return None
+        spec = PathFinder.find_spec(name, path, target)
+        if spec is not None and spec.loader is not None:
+            spec.loader = LazyLoader(spec.loader)
+        return spec
+
+
+def stay_small() -> None:
+    """Call before asyncio and numpy are imported and before any thread is started."""
+    for module in _ABSENT:
+        sys.modules[module] = None  # type: ignore[assignment]
+    sys.meta_path.insert(0, _LazyFinder)
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    # mallopt(3): big arrays go back to the system when freed; threads share one arena.
+    libc = ctypes.CDLL(None)
+    libc.mallopt(_M_MMAP_THRESHOLD, 128 << 10)
+    libc.mallopt(_M_ARENA_MAX, 1)

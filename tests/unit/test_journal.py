@@ -1,0 +1,274 @@
+"""The journal output: what it reports of the difference between snapshots, and how often."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from netmond import __version__
+from netmond.config import defaults
+from netmond.model import COUNTERS, Feature, FeatureState, InterfaceInfo, Loss, Snapshot, Table
+from netmond.outputs import journal
+from netmond.outputs.journal import JournalOutput
+from netmond.outputs.messages import MessageId
+from netmond.users import Names
+
+CATALOG = Path(__file__).resolve().parents[2] / "packaging" / "journal" / "netmond.catalog"
+START = 1795231800.0
+
+
+def table(key: str, kind: str, rows: Mapping[Any, tuple[int, int, int, int]]) -> Table:
+    """Rows by key with in_packets, in_bytes, out_packets, out_bytes."""
+    counters = np.zeros((len(rows), len(COUNTERS)), np.uint64)
+    if rows:
+        counters[:, :4] = list(rows.values())
+    return Table(
+        columns={key: np.array(list(rows), kind)}, counters=counters, rates=np.zeros((len(rows), 4))
+    )
+
+
+def snapshot(
+    after: float = 1.0,
+    *,
+    users: Mapping[int, tuple[int, int, int, int]] | None = None,
+    targets: Mapping[str, tuple[int, int, int, int]] | None = None,
+    features: tuple[Feature, ...] = (),
+    losses: tuple[Loss, ...] = (),
+) -> Snapshot:
+    none = Table.empty()
+    links = {2: InterfaceInfo(name="eth0", index=2, kind="physical", state="up", monitored=True)}
+    return Snapshot(
+        tick=0, time=START + after, interval=1.0, since=START, units=none, processes=none, flows=none,
+        interfaces=none, users=table("uid", "u4", users or {}), targets=table("address", "O", targets or {}),
+        features=features, losses=losses, links=links,
+    )  # fmt: skip
+
+
+class Journal:
+    """Collects what was sent."""
+
+    def __init__(self, **options: Any) -> None:
+        self.sent: list[tuple[str, int, dict[str, str]]] = []
+        names = Names(name_of=lambda uid: {1009: "alice", 1013: "b\nob"}[uid])
+        self.output = JournalOutput(self._send, names)
+        self.output.init(replace(defaults().output("journal"), options=options))
+
+    def _send(self, message: str, priority: int, fields: Mapping[str, str]) -> None:
+        self.sent.append((message, priority, dict(fields)))
+
+    def of(self, kind: MessageId) -> list[tuple[str, int, dict[str, str]]]:
+        return [each for each in self.sent if each[2]["MESSAGE_ID"] == kind.value]
+
+
+def test_started() -> None:
+    """The first snapshot says what runs."""
+    there = Journal()
+    there.output.write(snapshot(targets={"192.0.2.1": (0, 0, 0, 0)}))
+
+    assert there.sent == [
+        (
+            f"netmond {__version__} reports; interfaces: eth0; targets: 1",
+            6,
+            {
+                "MESSAGE_ID": "c917c5705c914a41bc095bddc37bc826", "NETMOND_VERSION": __version__,
+                "NETMOND_INTERFACES": "eth0", "NETMOND_TARGETS": "1", "NETMOND_SINCE": "1795231800.000000",
+            },
+        )
+    ]  # fmt: skip
+
+
+def test_stopped() -> None:
+    """At the end a last summary and the totals of all users."""
+    there = Journal()
+    there.output.write(snapshot(users={1009: (2, 2300, 1, 60), 1013: (1, 1, 0, 0)}))
+    there.output.close()
+    there.output.close()
+
+    assert len(there.of(MessageId.USER_SUMMARY)) == 2
+    assert there.sent[-1] == (
+        "netmond stops reporting, users had 2.2 KiB in, 60 B out",
+        6,
+        {
+            "MESSAGE_ID": "ac1f320dd7d0455aaa8eeabc8425d5e0", "NETMOND_SINCE": "1795231800.000000",
+            "NETMOND_IN_PACKETS": "3", "NETMOND_IN_BYTES": "2301",
+            "NETMOND_OUT_PACKETS": "1", "NETMOND_OUT_BYTES": "60",
+        },
+    )  # fmt: skip
+
+
+def test_features() -> None:
+    """Changes of state or reason are reported once; at the start what is not on."""
+    there = Journal()
+    on = Feature(name="meter", state=FeatureState.ON)
+    off = Feature(name="targets", state=FeatureState.OFF, reason="no BTF: boot another kernel")
+    bad = Feature(name="meter", state=FeatureState.DEGRADED, reason="no cgroup2")
+    for tick, features in enumerate([(on, off), (on, off), (bad, off), (bad, off), (on, off)], 1):
+        there.output.write(snapshot(tick, features=features))
+
+    assert [(message, priority) for message, priority, _ in there.of(MessageId.FEATURE)] == [
+        ("targets is off: no BTF: boot another kernel", 4),
+        ("meter is degraded: no cgroup2", 4),
+        ("meter is on", 5),
+    ]
+    assert there.of(MessageId.FEATURE)[1][2] == {
+        "MESSAGE_ID": "52dfce02103a4e8299b2d7118ec56565", "NETMOND_FEATURE": "meter",
+        "NETMOND_STATE": "degraded", "NETMOND_PREVIOUS_STATE": "on", "NETMOND_REASON": "no cgroup2",
+    }  # fmt: skip
+
+
+def test_losses() -> None:
+    """A loss is reported at once, then at most once a minute with everything since."""
+    there = Journal()
+    for after, count in [(1, 0), (2, 23), (3, 29), (61, 31), (62, 37), (200, 37)]:
+        there.output.write(
+            snapshot(after, losses=(Loss(name="meter.no-slot", count=count, meaning="full"),))
+        )
+
+    assert [(message, priority) for message, priority, _ in there.of(MessageId.LOSS)] == [
+        ("meter.no-slot: 23 more, 23 in all: full", 4),
+        ("meter.no-slot: 14 more, 37 in all: full", 4),
+    ]
+    assert there.of(MessageId.LOSS)[1][2] == {
+        "MESSAGE_ID": "75e82a582f5b47968c65c5df9192f0f0", "NETMOND_LOSS": "meter.no-slot",
+        "NETMOND_COUNT": "14", "NETMOND_TOTAL": "37", "NETMOND_MEANING": "full",
+    }  # fmt: skip
+
+
+def test_targets_come_and_go() -> None:
+    """Added and removed targets; those of the start are in the first message only."""
+    there = Journal()
+    zero = (0, 0, 0, 0)
+    there.output.write(snapshot(1, targets={"192.0.2.1": zero, "192.0.2.2": zero}))
+    there.output.write(snapshot(2, targets={"192.0.2.1": zero, "192.0.2.2": zero}))
+    there.output.write(snapshot(3, targets={"192.0.2.2": zero, "2001:db8::/32": zero}))
+
+    assert [(message, fields["NETMOND_TARGET"]) for message, _, fields in there.sent[1:]] == [
+        ("Target 2001:db8::/32 added", "2001:db8::/32"),
+        ("Target 192.0.2.1 removed", "192.0.2.1"),
+    ]
+
+
+def test_ten_thousand_targets_at_once() -> None:
+    """Messages of one kind are limited; the next one says how many were left out."""
+    there = Journal()
+    there.output.write(snapshot(1))
+    there.output.write(snapshot(2, targets={f"target-{number}": (0, 0, 0, 0) for number in range(10000)}))
+    assert len(there.of(MessageId.TARGET_ADDED)) == journal.BURST
+
+    there.output.write(snapshot(2 + journal.WINDOW))
+    assert len(there.of(MessageId.TARGET_REMOVED)) == journal.BURST
+    there.output.write(snapshot(3 + journal.WINDOW, targets={"192.0.2.1": (0, 0, 0, 0)}))
+
+    message, _, fields = there.of(MessageId.TARGET_ADDED)[-1]
+    assert fields["NETMOND_SUPPRESSED"] == str(10000 - journal.BURST)
+    assert message == "Target 192.0.2.1 added (9980 similar messages left out before)"
+
+
+class TestSummary:
+    def test_users_and_targets(self) -> None:
+        """Each period those with most bytes, with what they had in that period."""
+        there = Journal(summary=3600, top=2)
+        there.output.write(snapshot(1, users={1009: (1, 100, 1, 100)}))
+        there.output.write(
+            snapshot(
+                3600,
+                users={1009: (24, 2400, 2, 200), 1013: (1, 5000, 0, 0), 0: (1, 1, 1, 1)},
+                targets={"192.0.2.1": (3, 300, 0, 0), "192.0.2.2": (0, 0, 0, 0)},
+            )
+        )
+        there.output.write(
+            snapshot(
+                7200,
+                users={1009: (24, 2400, 2, 229), 1013: (1, 5000, 0, 0), 0: (1, 1, 1, 1)},
+                targets={"192.0.2.1": (1, 100, 0, 0), "192.0.2.2": (0, 0, 0, 0)},
+            )
+        )
+
+        kinds = (MessageId.USER_SUMMARY, MessageId.TARGET_SUMMARY)
+        assert [message for message, _, fields in there.sent if fields["MESSAGE_ID"] in kinds] == [
+            "User b\\nob 4.9 KiB in, 0 B out in 3600 s",
+            "User alice 2.3 KiB in, 200 B out in 3600 s",
+            "Target 192.0.2.1 300 B in, 0 B out in 3600 s",
+            "User alice 0 B in, 29 B out in 3600 s",
+            "Target 192.0.2.1 100 B in, 0 B out in 3600 s",
+        ]
+        assert there.of(MessageId.USER_SUMMARY)[1] == (
+            "User alice 2.3 KiB in, 200 B out in 3600 s",
+            6,
+            {
+                "MESSAGE_ID": "5a6a61a4427942eda71a270a9d42e7d0",
+                "NETMOND_USER": "alice", "NETMOND_USER_UID": "1009", "NETMOND_PERIOD": "3600",
+                "NETMOND_IN_PACKETS": "24", "NETMOND_IN_BYTES": "2400",
+                "NETMOND_OUT_PACKETS": "2", "NETMOND_OUT_BYTES": "200",
+            },
+        )  # fmt: skip
+        assert there.of(MessageId.TARGET_SUMMARY)[0][2]["NETMOND_TARGET"] == "192.0.2.1"
+
+    def test_none(self) -> None:
+        """summary = 0 means none, not even at the end."""
+        there = Journal(summary=0)
+        there.output.write(snapshot(1, users={1009: (1, 100, 1, 100)}))
+        there.output.write(snapshot(99999, users={1009: (2, 200, 1, 100)}))
+        there.output.close()
+
+        assert there.of(MessageId.USER_SUMMARY) == []
+
+    def test_clock_set_back(self) -> None:
+        """A clock set back costs no summaries."""
+        there = Journal()
+        there.output.write(snapshot(4000, users={1009: (1, 100, 1, 100)}))
+        there.output.write(snapshot(10, users={1009: (2, 200, 1, 100)}))
+
+        assert [fields["NETMOND_PERIOD"] for _, _, fields in there.of(MessageId.USER_SUMMARY)] == [
+            "4000",
+            "0",
+        ]
+
+
+def test_control_characters_in_messages() -> None:
+    """Text from elsewhere cannot move the cursor or begin a line; fields carry it unchanged."""
+    there = Journal()
+    reason = "bad\x1b[2J\nforged"
+    there.output.write(snapshot(features=(Feature(name="meter", state=FeatureState.OFF, reason=reason),)))
+
+    message, _, fields = there.of(MessageId.FEATURE)[0]
+    assert message == "meter is off: bad\\x1b[2J\\nforged"
+    assert fields["NETMOND_REASON"] == reason
+
+
+class TestCatalogue:
+    TEXT = CATALOG.read_text()
+
+    def test_ids(self) -> None:
+        """Every message is explained once, nothing else is, and ids are 128 bits that differ."""
+        ids = re.findall(r"^-- ([0-9a-f]{32})$", self.TEXT, re.MULTILINE)
+
+        assert sorted(ids) == sorted(MessageId)
+        assert len({*MessageId}) == len(MessageId.__members__)
+
+    def test_fields_exist(self) -> None:
+        """Only documented fields are named."""
+        assert {
+            name for name in re.findall(r"@(\w+)@", self.TEXT) if name not in (journal.__doc__ or "")
+        } == set()
+
+    @pytest.mark.skipif(shutil.which("journalctl") is None, reason="journalctl is not installed")
+    def test_journalctl_takes_it(self, tmp_path: Path) -> None:
+        """systemd's own parser reads the file and finds every message."""
+        (tmp_path / "usr/lib/systemd/catalog").mkdir(parents=True)
+        (tmp_path / "var/lib/systemd/catalog").mkdir(parents=True)
+        shutil.copy(CATALOG, tmp_path / "usr/lib/systemd/catalog")
+        command = ["journalctl", f"--root={tmp_path}"]
+        update = subprocess.run([*command, "--update-catalog"], check=True, capture_output=True, text=True)
+
+        assert update.stderr == ""
+        database = (tmp_path / "var/lib/systemd/catalog/database").read_bytes()
+        assert all(bytes.fromhex(each) in database for each in MessageId)
