@@ -17,6 +17,7 @@ from netmond.bus.service import Service
 from netmond.collector import Collector, Traffic
 from netmond.config import Config, needs_restart
 from netmond.errors import NetmondError, NoSuchTarget, Unavailable
+from netmond.footprint import make_room
 from netmond.kernel import netlink
 from netmond.kernel.owners import find_owners
 from netmond.model import Feature, FeatureState, Network, Snapshot
@@ -110,6 +111,7 @@ class Daemon:
             due = max(due + interval, monotonic())
 
     def _publish(self) -> None:
+        make_room(len(self._collector.snapshot.flows))
         self._outputs.publish(self._collector.snapshot)
         self._service.ticked()
 

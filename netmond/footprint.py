@@ -16,6 +16,10 @@ _ABSENT = ("ssl", "_ssl", "_hashlib")
 _LAZY = frozenset({"numpy.random", "numpy.ma", "numpy.fft", "numpy.polynomial"})
 
 _M_MMAP_THRESHOLD, _M_ARENA_MAX = -3, -8
+#: Bytes from which a freed block goes back to the system at once, at the price of page faults for the next.
+_SMALL, _ROOMY = 128 << 10, 2 << 20
+#: Flows from which the faults of a tick (40 ms at 100,000) weigh more than the memory.
+_MANY_FLOWS = 32_768
 
 
 class _LazyFinder:
@@ -37,7 +41,13 @@ def stay_small() -> None:
         sys.modules[module] = None  # type: ignore[assignment]
     sys.meta_path.insert(0, _LazyFinder)
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-    # mallopt(3): big arrays go back to the system when freed; threads share one arena.
+    # mallopt(3); threads share one arena
     libc = ctypes.CDLL(None)
-    libc.mallopt(_M_MMAP_THRESHOLD, 128 << 10)
+    libc.mallopt(_M_MMAP_THRESHOLD, _SMALL)
     libc.mallopt(_M_ARENA_MAX, 1)
+
+
+def make_room(flows: int) -> None:
+    """Call after a tick: with very many flows memory is kept for the next one."""
+    if flows > _MANY_FLOWS:
+        ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, _ROOMY)

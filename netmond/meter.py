@@ -15,9 +15,10 @@ from numpy.typing import NDArray
 from netmond.accounts import WORDS, Accounts, Hash, Now, Tallies, rates_of, as_words, row_ids, unfold
 from netmond.flowrows import FlowRows
 from netmond.kernel import wire
-from netmond.model import COUNTERS, FlowKind, Table
+from netmond.model import COUNTERS, RATES, FlowKind, Table
 from netmond.units import GONE, unit_of
 
+_PIECE = 2048  # rows accounted for at a time
 _BLOCK = 1024  # slots looked at beyond the highest one ever used
 _CROWDED = 7 / 8  # share of slots or rows in use from which silent ones are given up sooner
 _IDLE_IF_CROWDED = 30.0  # seconds
@@ -27,6 +28,9 @@ _NANO = 1e-9
 #: Words of a slot seen as 16 times u8, see struct direction: what `last` keeps, and the rest.
 _IN_STATE, _IN_LAST_SEEN, _IN_TCP, _OUT_STATE, _OUT_LAST_SEEN = 0, 4, 5, 8, 12
 _COUNTED = (1, 2, 3, 9, 10, 11)
+
+_LOW, _HALF = np.uint64(0xFFFFFFFF), np.uint64(32)
+_RELEASED = np.uint64(wire.SLOT_RELEASED)
 
 
 class Records(Protocol):
@@ -68,6 +72,31 @@ class Usage:
     unit_names: tuple[str, ...]
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class _Sockets:
+    """What a tick read of the slots in use, row by row."""
+
+    counters: NDArray[np.uint64]
+    rates: NDArray[np.float64]
+    last_seen: NDArray[np.uint64]
+    tcp: NDArray[np.uint64]  #: round trip time in the low half, retransmits in the high one
+    quiet: NDArray[np.bool_]  #: did nothing
+    released: NDArray[np.bool_]  #: was closed by its process
+    ended: NDArray[np.bool_]  #: was cut off a tick ago: these are the last figures
+
+    @staticmethod
+    def empty(length: int) -> _Sockets:
+        return _Sockets(
+            np.empty((length, len(COUNTERS)), np.uint64),
+            np.empty((length, len(RATES))),
+            np.empty(length, np.uint64),
+            np.empty(length, np.uint64),
+            np.empty(length, np.bool_),
+            np.empty(length, np.bool_),
+            np.empty(length, np.bool_),
+        )
+
+
 _Process = tuple[int, bytes, int, int]  # pid, comm, uid, unit row
 
 
@@ -93,6 +122,8 @@ class Meter:
         self._doomed = np.zeros(size, np.bool_)  # cut off from its socket: given back at the next tick
         self._user, self._unit, self._process = (np.zeros(size, np.int32) for _ in range(3))
         self._who = {name: np.zeros(size, wire.FLOW[name]) for name in FlowRows.IDENTITY}
+        self._same = False  # the rows are those of the last tick, and so are these columns of theirs
+        self._names: dict[str, NDArray[Any]] = {}
         self._users: Accounts[int] = Accounts()
         self._units: Accounts[tuple[str, str, str]] = Accounts()
         self._processes: Accounts[_Process] = Accounts()
@@ -106,18 +137,16 @@ class Meter:
         self._processes.begin_tick()
         # Peers before slots: the kernel counts a packet in the slot first, so no peer is ahead of its socket.
         self._peers.update(*self._tables.peers.read())
-        words = self._read()
-        live = self._recognise(words)
-        deltas, quiet = self._account(live, words)
-        ended = self._doomed[live]
-        peer_slots, peers_ended = self._account_peers(now, live[ended])
+        live = self._recognise()
+        sockets = self._account(live, now)
+        peer_slots, peers_ended = self._account_peers(now, live[sockets.ended])
         self._account_overflow()
         flows = FlowRows()
-        self._add_sockets(flows, now, live, words, deltas, ended)
+        self._add_sockets(flows, now, live, sockets)
         self._add_peers(flows, now, peer_slots, peers_ended)
         self._add_overflow(flows, now)
         usage = self._usage(flows, live, now)
-        self._retire(live, words, quiet, now)
+        self._retire(live, sockets, now)
         return usage
 
     def unknown(self) -> NDArray[np.uint64]:
@@ -137,26 +166,28 @@ class Meter:
             self._who["pid"][slot], self._who["comm"][slot] = pid, comm
             uid, unit = int(self._who["uid"][slot]), int(self._unit[slot])
             self._process[slot] = self._processes.row((pid, comm, uid, unit))
+            self._same = False
 
     # -- reading -------------------------------------------------------------------------------------
 
-    def _read(self) -> NDArray[np.uint64]:
-        """A copy of all slots ever used, as words."""
+    def _extend(self) -> None:
+        """Maps as many slots as were ever used, and some beyond to notice the next."""
         while self._words[self._extent :, _IN_STATE].any():
             self._extent = len(self._words)
             if self._extent == self._tables.slots.capacity:
                 break
             ahead = min(self._extent + _BLOCK, self._tables.slots.capacity)
             self._words = as_words(self._tables.slots.front(ahead))
-        return self._words[: self._extent].copy()
 
-    def _recognise(self, words: NDArray[np.uint64]) -> NDArray[np.intp]:
+    def _recognise(self) -> NDArray[np.intp]:
         """Finds out about slots that changed hands; returns the numbers of all that are in use."""
+        self._extend()
         state = self._state[: self._extent]
-        generation = words[:, _IN_STATE] & np.uint64(0xFFFFFFFF)
-        seen = generation | words[:, _OUT_STATE] & np.uint64(0xFFFFFFFF00000000)
+        generation = self._words[: self._extent, _IN_STATE] & _LOW
+        seen = generation | self._words[: self._extent, _OUT_STATE] & ~_LOW
         changed = np.flatnonzero((generation != 0) & (seen != state))
-        claimed = changed[(seen[changed] ^ state[changed]) & np.uint64(0xFFFFFFFF) != 0]
+        claimed = changed[(seen[changed] ^ state[changed]) & _LOW != 0]
+        self._same &= not len(changed)
         self._last[claimed] = 0
         self._totals[claimed] = 0
         self._to_peers[claimed[self._to_peers[claimed].any(axis=1)]] = 0  # leaves untouched pages untouched
@@ -187,20 +218,31 @@ class Meter:
 
     # -- accounting ----------------------------------------------------------------------------------
 
-    def _account(
-        self, live: NDArray[np.intp], words: NDArray[np.uint64]
-    ) -> tuple[NDArray[np.uint64], NDArray[np.bool_]]:
-        """Adds what each slot did since the last tick; returns that and which ones did nothing."""
-        current = words[live][:, _COUNTED]
-        deltas = unfold(current - self._last[live])
-        self._last[live] = current
-        self._totals[live] += deltas
-        busy = deltas.any(axis=1)
-        slots, grown = live[busy], deltas[busy]
-        self._users.add(self._user[slots], grown)
-        self._units.add(self._unit[slots], grown)
-        self._processes.add(self._process[slots], grown)
-        return deltas, ~busy
+    def _account(self, live: NDArray[np.intp], now: Now) -> _Sockets:
+        """Adds what each slot did since the last tick; in pieces, for the sake of the CPU's caches."""
+        sockets = _Sockets.empty(len(live))
+        for start in range(0, len(live), _PIECE):
+            piece = slice(start, start + _PIECE)
+            slots = live[piece]
+            records = self._words[slots]
+            current = records[:, _COUNTED]
+            deltas = unfold(current - self._last[slots])
+            self._last[slots] = current
+            totals = self._totals[slots] + deltas
+            self._totals[slots] = totals
+            busy = deltas.any(axis=1)
+            grown = deltas[busy]
+            self._users.add(self._user[slots][busy], grown)
+            self._units.add(self._unit[slots][busy], grown)
+            self._processes.add(self._process[slots][busy], grown)
+            sockets.counters[piece] = totals
+            sockets.rates[piece] = rates_of(deltas, now.interval)
+            sockets.last_seen[piece] = np.maximum(records[:, _IN_LAST_SEEN], records[:, _OUT_LAST_SEEN])
+            sockets.tcp[piece] = records[:, _IN_TCP]
+            sockets.quiet[piece] = ~busy
+            sockets.released[piece] = records[:, _IN_STATE] >> _HALF & _RELEASED != 0
+            sockets.ended[piece] = self._doomed[slots]
+        return sockets
 
     def _account_peers(
         self, now: Now, ended: NDArray[np.intp]
@@ -236,29 +278,23 @@ class Meter:
     # -- rows ----------------------------------------------------------------------------------------
 
     def _add_sockets(
-        self,
-        flows: FlowRows,
-        now: Now,
-        live: NDArray[np.intp],
-        words: NDArray[np.uint64],
-        deltas: NDArray[np.uint64],
-        ended: NDArray[np.bool_],
+        self, flows: FlowRows, now: Now, live: NDArray[np.intp], sockets: _Sockets
     ) -> None:
-        records = words[live]
-        tcp = records[:, _IN_TCP]
-        last_seen = np.maximum(records[:, _IN_LAST_SEEN], records[:, _OUT_LAST_SEEN])
-        totals = self._totals[live]
+        if len(self._peers):
+            sockets.counters[:] -= np.minimum(self._to_peers[live], sockets.counters)
+        if not self._same:
+            self._names = self._identity(live)
+            self._names["id"] = self._state[live] << _HALF | live.astype(np.uint64)
+            self._names["first_seen"] = now.wall_of(self._who["first_seen"][live])
         flows.add(
             FlowKind.SOCKET,
-            totals - np.minimum(self._to_peers[live], totals),
-            rates_of(deltas, now.interval),
-            **self._identity(live),
-            id=self._state[live] << np.uint64(32) | live.astype(np.uint64),
-            last_seen=now.wall_of(last_seen),
-            first_seen=now.wall_of(self._who["first_seen"][live]),
-            srtt_us=tcp & np.uint64(0xFFFFFFFF),
-            retransmits=tcp >> np.uint64(32),
-            ended=ended,
+            sockets.counters,
+            sockets.rates,
+            **self._names,
+            last_seen=now.wall_of(sockets.last_seen),
+            srtt_us=sockets.tcp & _LOW,
+            retransmits=sockets.tcp >> _HALF,
+            ended=sockets.ended,
         )
 
     def _identity(self, slots: NDArray[np.intp]) -> dict[str, NDArray[Any]]:
@@ -335,26 +371,22 @@ class Meter:
 
     # -- giving back ---------------------------------------------------------------------------------
 
-    def _retire(
-        self, live: NDArray[np.intp], words: NDArray[np.uint64], quiet: NDArray[np.bool_], now: Now
-    ) -> None:
+    def _retire(self, live: NDArray[np.intp], sockets: _Sockets, now: Now) -> None:
         """Gives back what was cut off a tick ago, and cuts off what is closed or silent.
 
         A slot whose generation is 0 is no longer its socket's: see the top of bpf/sockets.c.
         """
-        done = live[self._doomed[live]]
+        done = live[sockets.ended]
+        self._same = not len(done)
         if len(done):
             self._state[done] = 0
             self._doomed[done] = False
             self._tables.give_back(done[::-1].astype(np.uint32))
-        notes = words[live, _IN_STATE] >> np.uint64(32)
-        released = (notes & np.uint64(wire.SLOT_RELEASED)) != 0
-        last_seen = np.maximum(words[live, _IN_LAST_SEEN], words[live, _OUT_LAST_SEEN]).astype(np.int64)
         limit = self._idle_ns
         if len(live) > self._tables.slots.capacity * _CROWDED:
             limit = min(limit, _IDLE_IF_CROWDED / _NANO)
-        idle = now.monotonic_ns - last_seen > limit
-        doomed = np.setdiff1d(live[quiet & (released | idle)], done, assume_unique=True)
+        idle = now.monotonic_ns - sockets.last_seen.astype(np.int64) > limit
+        doomed = live[sockets.quiet & ~sockets.ended & (sockets.released | idle)]
         self._words[doomed, _IN_STATE] = 0
         self._words[doomed, _OUT_STATE] = 0
         self._doomed[doomed] = True

@@ -117,7 +117,7 @@ def test_level_changes_at_once(journald: Sent) -> None:
     logging.getLogger("netmond").debug("yes")
     with pytest.raises(InvalidArgs, match="unknown log level 'loud': one of emerg, "):
         control.level = "loud"
-    with pytest.raises(InvalidArgs, match="unknown log target 'kmsg': one of auto, journal, console"):
+    with pytest.raises(InvalidArgs, match="unknown log target 'kmsg': one of auto, journal, console, null"):
         control.target = "kmsg"
 
     assert [message for message, _ in journald] == ["yes"]
@@ -125,13 +125,15 @@ def test_level_changes_at_once(journald: Sent) -> None:
 
 
 def test_target_changes_at_once(journald: Sent) -> None:
-    """`console` is the stream even where there is a journal."""
+    """`console` is the stream even where there is a journal, `null` is nowhere."""
     stream = io.StringIO()
     control = log.setup_logging("info", stream=stream)
     control.target = "console"
     logging.getLogger().warning("one")
     control.target = "journal"
     logging.getLogger().warning("two")
+    control.target = "null"
+    logging.getLogger().warning("three")
 
     assert stream.getvalue() == "one\n"
     assert [message for message, _ in journald] == ["two"]

@@ -1,0 +1,91 @@
+"""Messages we send: dbus-next's Message around a body that is encoded already."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from dbus_next.constants import MessageFlag, MessageType
+from dbus_next.message import Message
+
+from netmond.bus import marshal, names
+from netmond.bus.marshal import Variant
+
+_LITTLE_ENDIAN, _PROTOCOL_VERSION = ord("l"), 1
+_PATH, _INTERFACE, _MEMBER, _ERROR_NAME, _REPLY_SERIAL, _DESTINATION, _SIGNATURE = 1, 2, 3, 4, 5, 6, 8
+
+
+class Outgoing(Message):
+    """A message whose body is bytes; dbus-next's own marshalling is not used."""
+
+    def __init__(self, *, encoded: bytes | bytearray = b"", **header: Any) -> None:
+        super().__init__(**header)
+        self.encoded = encoded
+
+    def _marshall(self, negotiate_unix_fd: bool = False) -> bytearray:
+        fields = [
+            (_PATH, "o", self.path),
+            (_INTERFACE, "s", self.interface),
+            (_MEMBER, "s", self.member),
+            (_ERROR_NAME, "s", self.error_name),
+            (_REPLY_SERIAL, "u", self.reply_serial),
+            (_DESTINATION, "s", self.destination),
+            (_SIGNATURE, "g", self.signature),
+        ]
+        header = [_LITTLE_ENDIAN, self.message_type.value, int(self.flags), _PROTOCOL_VERSION]
+        header += [len(self.encoded), self.serial]
+        present = [(code, Variant(kind, value)) for code, kind, value in fields if value]
+        frame = marshal.encode("yyyyuua(yv)", [*header, present])
+        frame += bytes(-len(frame) % 8)
+        frame += self.encoded
+        return frame
+
+
+def call_bus(member: str, signature: str, *values: Any) -> Outgoing:
+    """A call to the message bus itself."""
+    return Outgoing(
+        destination=names.DBUS,
+        path=names.DBUS_PATH,
+        interface=names.DBUS,
+        member=member,
+        signature=signature,
+        encoded=marshal.encode(signature, values),
+    )
+
+
+def method_return(call: Message, signature: str, encoded: bytes | bytearray) -> Outgoing:
+    """The result of a call."""
+    return Outgoing(
+        message_type=MessageType.METHOD_RETURN,
+        flags=MessageFlag.NO_REPLY_EXPECTED,
+        destination=call.sender,
+        reply_serial=call.serial,
+        signature=signature,
+        encoded=encoded,
+    )
+
+
+def error(call: Message, name: str, text: str) -> Outgoing:
+    """The failure of a call, told in one line."""
+    return Outgoing(
+        message_type=MessageType.ERROR,
+        flags=MessageFlag.NO_REPLY_EXPECTED,
+        destination=call.sender,
+        reply_serial=call.serial,
+        error_name=name,
+        signature="s",
+        encoded=marshal.encode("s", [" ".join(text.split())]),
+    )
+
+
+def signal(path: str, interface: str, member: str, signature: str, values: Sequence[Any]) -> Outgoing:
+    """A signal to everyone who listens."""
+    return Outgoing(
+        message_type=MessageType.SIGNAL,
+        flags=MessageFlag.NO_REPLY_EXPECTED,
+        path=path,
+        interface=interface,
+        member=member,
+        signature=signature,
+        encoded=marshal.encode(signature, values),
+    )

@@ -1,0 +1,469 @@
+"""Configuration: defaults, TOML files, environment and flags become one frozen `Config`.
+
+`SETTINGS` is the only place that knows a key: section, reader, default, help, flag, variable, and
+whether a change waits for a restart. Later sources win: defaults, `netmond.toml`,
+`netmond.d/*.toml` in the order of their names, environment, flags. A list replaces a list.
+An unknown key is a warning, a bad value a `ConfigError`: one line with source, key, value and
+what is allowed. Outputs read their own keys with the same `Setting` and `read_options`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import stat
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+from netmond import __version__
+from netmond.errors import ConfigError
+from netmond.model import Network
+from netmond.settings import (
+    BOOLEAN,
+    DIRECTORY,
+    NETWORK,
+    Given,
+    Setting,
+    choice,
+    did_you_mean,
+    in_file,
+    number,
+    plain,
+    several,
+    text,
+    whole,
+)
+
+try:
+    import tomllib
+except ModuleNotFoundError:
+    import tomli as tomllib  # type: ignore[no-redef]
+
+DEFAULT_FILE = Path("/etc/netmond/netmond.toml")
+MAX_FILE_BYTES = 4 << 20
+
+#: As systemd and LogControl1 name them, most severe first.
+LOG_LEVELS = ("emerg", "alert", "crit", "err", "warning", "notice", "info", "debug")
+ATTACH_MODES = ("auto", "tc", "xdp", "xdp-generic")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DaemonConfig:
+    interval: float
+    log_level: str
+    state_dir: Path
+    log_dir: Path
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MeterConfig:
+    enabled: bool
+    cgroup: str  #: empty: the root of cgroup2; else a path, absolute or below that root
+    slots: int
+    peers: int
+    idle: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InterfacesConfig:
+    monitor: tuple[str, ...]  #: names, or ``auto``
+    attach: str
+    forwarded: int
+    attach_by_name: Mapping[str, str] = field(default_factory=dict)
+
+    def attach_for(self, name: str) -> str:
+        """The attach mode of one interface: its own, or the general one."""
+        return self.attach_by_name.get(name, self.attach)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TargetsConfig:
+    addresses: tuple[Network, ...]
+    limit: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AccessConfig:
+    group: str  #: empty: root only
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OutputConfig:
+    """What an output is started with: the keys of its section and the directories it may use.
+
+    `origins` names the file each key came from, for messages.
+    """
+
+    name: str
+    log_dir: Path
+    state_dir: Path
+    enabled: bool = True
+    options: Mapping[str, Any] = field(default_factory=dict)
+    origins: Mapping[str, str] = field(default_factory=dict, compare=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Config:
+    daemon: DaemonConfig
+    meter: MeterConfig
+    interfaces: InterfacesConfig
+    targets: TargetsConfig
+    access: AccessConfig
+    outputs: Mapping[str, OutputConfig] = field(default_factory=dict)  #: those with a section
+
+    def output(self, name: str) -> OutputConfig:
+        """The configuration of an output, whether it has a section or not."""
+        return self.outputs.get(name) or OutputConfig(
+            name=name, log_dir=self.daemon.log_dir, state_dir=self.daemon.state_dir
+        )
+
+
+ATTACH = choice(*ATTACH_MODES)
+INTERFACE = text(
+    '"auto" or an interface name (1 to 15 characters, no space, slash or colon)',
+    r"(?!\.{1,2}\Z)[^\s/:\x00-\x1f\x7f]{1,15}",
+)
+CGROUP = text(
+    'empty, or a path like "user.slice" or "/sys/fs/cgroup/user.slice"', r"(?!(.*/)?\.\.(/|\Z))[^\x00-\x1f]*"
+)
+GROUP = text("empty, or a group name", r"([A-Za-z_][A-Za-z0-9_.-]{0,30}\$?)?")
+LEVEL = choice(*LOG_LEVELS, aliases={"error": "err", "critical": "crit", "warn": "warning"})
+
+SETTINGS: tuple[Setting, ...] = (
+    Setting(
+        section="daemon", key="interval", kind=number(0.1, 60, "number of seconds"), default=1.0,
+        help="seconds between two readings of the counters", flags=("--interval",), metavar="SECONDS",
+    ),
+    Setting(
+        section="daemon", key="log_level", kind=LEVEL, default="info",
+        help="least severe messages to log",
+        flags=("--log-level",), metavar="LEVEL", env="NETMOND_LOG_LEVEL",
+    ),
+    Setting(
+        section="daemon", key="state_dir", kind=DIRECTORY, default="/var/lib/netmond",
+        in_file=False, restart=True,
+        help="directory for what must survive a restart",
+        flags=("--state-dir",), metavar="DIR", env="STATE_DIRECTORY",
+    ),
+    Setting(
+        section="daemon", key="log_dir", kind=DIRECTORY, default="/var/log/netmond",
+        in_file=False, restart=True, help="directory of the CSV files",
+        flags=("--log-dir",), metavar="DIR", env="LOGS_DIRECTORY",
+    ),
+    Setting(
+        section="meter", key="enabled", kind=BOOLEAN, default=True, restart=True,
+        help="count per socket, process, unit and user",
+    ),
+    Setting(
+        section="meter", key="cgroup", kind=CGROUP, default="", restart=True,
+        help="count only below this cgroup; empty means the whole machine",
+        flags=("--cgroup",), metavar="PATH",
+    ),
+    Setting(
+        section="meter", key="slots", kind=whole(1, 1 << 22), default=65536, restart=True,
+        help="sockets counted one by one at the same time, 128 bytes each; the rest counts per user",
+    ),
+    Setting(
+        section="meter", key="peers", kind=whole(1, 1 << 22), default=16384, restart=True,
+        help="peers of unconnected sockets (UDP servers) shown at the same time",
+    ),
+    Setting(
+        section="meter", key="idle", kind=number(1, 604800, "number of seconds"), default=600.0,
+        help="seconds of silence after which a socket's slot may be reused",
+    ),
+    Setting(
+        section="interfaces", key="monitor", kind=several(INTERFACE), default=("auto",),
+        help="interfaces to monitor; auto means every one that is not virtual",
+        flags=("-i", "--interface"), metavar="IF", env="NETWORK_INTERFACE",
+    ),
+    Setting(
+        section="interfaces", key="attach", kind=ATTACH, default="auto",
+        help="how to attach to an interface", flags=("--attach",), metavar="MODE",
+    ),
+    Setting(
+        section="interfaces", key="forwarded", kind=whole(1, 1 << 22), default=16384, restart=True,
+        help="forwarded flows (no socket on this machine) shown at the same time",
+    ),
+    Setting(
+        section="targets", key="addresses", kind=several(NETWORK), default=(),
+        help="addresses and prefixes to count traffic with",
+        flags=("-t", "--target"), metavar="ADDR", env="TARGET_IP",
+    ),
+    Setting(
+        section="targets", key="limit", kind=whole(1, 1 << 20), default=16384, restart=True,
+        help="how many targets there may be",
+    ),
+    Setting(
+        section="access", key="group", kind=GROUP, default="netmond",
+        help="members of this group see everything and may change targets; empty means root only",
+    ),
+)  # fmt: skip
+
+SECTIONS = tuple(dict.fromkeys(setting.section for setting in SETTINGS))
+
+
+def _read_toml(path: Path, *, required: bool) -> dict[str, Any]:
+    """Parse one file that only its owner's side may write."""
+    try:
+        # A FIFO must not block the start, hence O_NONBLOCK.
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    except FileNotFoundError:
+        if not required:
+            return {}
+        raise ConfigError(f"{path}: no such configuration file") from None
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot read the configuration: {error.strerror}") from None
+    with open(fd, "rb") as file:
+        info = os.fstat(fd)
+        if os.path.samestat(info, os.stat(os.devnull)):
+            return {}
+        if not stat.S_ISREG(info.st_mode):
+            raise ConfigError(f"{path}: not a regular file")
+        _refuse_writable(path, info)
+        content = file.read(MAX_FILE_BYTES + 1)
+    if len(content) > MAX_FILE_BYTES:
+        raise ConfigError(f"{path}: larger than {MAX_FILE_BYTES} bytes, this is no configuration file")
+    try:
+        return tomllib.loads(content.decode())
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: not UTF-8 text (byte {error.start})") from None
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{path}: not valid TOML: {error}") from None
+    except RecursionError:
+        raise ConfigError(f"{path}: not valid TOML: nested too deeply") from None
+
+
+def _refuse_writable(path: Path, info: os.stat_result) -> None:
+    if info.st_mode & stat.S_IWOTH:
+        raise ConfigError(f"{path}: everybody may write it, so it is not trusted: chmod o-w {path}")
+
+
+def _drop_ins(directory: Path) -> list[Path]:
+    """The drop-in files in the order they apply."""
+    try:
+        info = directory.stat()
+        names = sorted(entry.name for entry in os.scandir(directory))
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise ConfigError(f"{directory}: cannot read the configuration: {error.strerror}") from None
+    _refuse_writable(directory, info)
+    return [directory / name for name in names if name.endswith(".toml") and not name.startswith(".")]
+
+
+class _Files:
+    """What the files say: the last value of every key, and warnings for what nobody knows."""
+
+    def __init__(self) -> None:
+        self.values: dict[str, Given] = {}
+        self.attach: dict[str, str] = {}
+        self.outputs: dict[str, dict[str, Given]] = {}
+        self.warnings: list[str] = []
+
+    def add(self, path: Path, *, required: bool) -> None:
+        file = str(path)
+        for section, table in _read_toml(path, required=required).items():
+            known = {each.key: each.kind for each in SETTINGS if each.section == section and each.in_file}
+            if section not in (*SECTIONS, "interface", "output"):
+                hint = did_you_mean(section, (*SECTIONS, "interface", "output"))
+                self.warnings.append(f"{file}: unknown section [{plain(section)}] ignored{hint}")
+            elif not isinstance(table, dict):
+                raise in_file(file, section, table).error(f"must be a section, written [{section}]")
+            elif section == "interface":
+                self._interfaces(file, table)
+            elif section == "output":
+                self._outputs(file, table)
+            else:
+                for key, value in table.items():
+                    if key in known:
+                        given = self.values[f"{section}.{key}"] = in_file(file, f"{section}.{key}", value)
+                        given.read(known[key])  # refused even where a later source would replace it
+                    else:
+                        self._unknown(file, section, key, value, known)
+
+    def _unknown(self, file: str, section: str, key: str, value: Any, known: Iterable[str]) -> None:
+        hint = did_you_mean(key, known)
+        elsewhere = next((each for each in SETTINGS if each.name == f"{section}.{key}"), None)
+        if elsewhere is not None:
+            hint = f", set it with {elsewhere.flags[-1]} or {elsewhere.env}"
+        if section == "interfaces" and isinstance(value, dict):
+            hint = f", did you mean [interface.{plain(key)}]?"
+        self.warnings.append(f"{file}: unknown key {section}.{plain(key)} ignored{hint}")
+
+    def _interfaces(self, file: str, tables: Mapping[str, Any]) -> None:
+        for name, table in tables.items():
+            where = f"interface.{plain(name)}"
+            if not isinstance(table, dict):
+                raise in_file(file, where, table).error(f"must be a section, written [{where}]")
+            in_file(file, "interface", name).read(INTERFACE)
+            for key, value in table.items():
+                if key == "attach":
+                    self.attach[name] = in_file(file, f"{where}.attach", value).read(ATTACH)
+                elif isinstance(value, dict):
+                    hint = f', a name with a dot is written [interface."{plain(name)}.{plain(key)}"]'
+                    self.warnings.append(f"{file}: unknown key {where}.{plain(key)} ignored{hint}")
+                else:
+                    hint = did_you_mean(key, ("attach",))
+                    self.warnings.append(f"{file}: unknown key {where}.{plain(key)} ignored{hint}")
+
+    def _outputs(self, file: str, tables: Mapping[str, Any]) -> None:
+        for name, table in tables.items():
+            where = f"output.{plain(name)}"
+            if not isinstance(table, dict):
+                raise in_file(file, where, table).error(f"must be a section, written [{where}]")
+            keys = self.outputs.setdefault(name, {})
+            keys.update((key, in_file(file, f"{where}.{plain(key)}", value)) for key, value in table.items())
+
+
+def load(
+    arguments: argparse.Namespace, environ: Mapping[str, str], main: Path = DEFAULT_FILE
+) -> tuple[Config, list[str]]:
+    """Read every source; return the configuration and warnings for a person.
+
+    `arguments` come from `argument_parser()`; its ``-c FILE`` replaces `main` and must exist. Drop-ins
+    are in the directory beside the file that is named like it, ``netmond.d`` for ``netmond.toml``.
+    """
+    given = getattr(arguments, "config", None)
+    path = Path(given) if given else main
+    files = _Files()
+    files.add(path, required=bool(given))
+    for drop_in in _drop_ins(path.with_suffix(".d")) if path.suffix == ".toml" else []:
+        files.add(drop_in, required=False)
+
+    sections: dict[str, dict[str, Any]] = {section: {} for section in SECTIONS}
+    origins: dict[str, Given] = {}
+    for setting in SETTINGS:
+        value = (
+            _from_flag(setting, arguments)
+            or _from_environment(setting, environ)
+            or files.values.get(setting.name)
+        )
+        origins[setting.name] = value or Given(setting.default, "default", setting.name)
+        sections[setting.section][setting.key] = (
+            value.read(setting.kind) if value else setting.kind.parse(_as_toml(setting.default))
+        )
+    daemon = DaemonConfig(**sections["daemon"])
+    targets = TargetsConfig(**sections["targets"])
+    if len(targets.addresses) > targets.limit:
+        raise origins["targets.addresses"].error(
+            f"{len(targets.addresses)} targets, but targets.limit allows {targets.limit}"
+        )
+    return Config(
+        daemon=daemon,
+        meter=MeterConfig(**sections["meter"]),
+        interfaces=InterfacesConfig(**sections["interfaces"], attach_by_name=files.attach),
+        targets=targets,
+        access=AccessConfig(**sections["access"]),
+        outputs={name: _output(name, keys, daemon) for name, keys in files.outputs.items()},
+    ), files.warnings
+
+
+def _as_toml(default: Any) -> Any:
+    return list(default) if isinstance(default, tuple) else default
+
+
+def _output(name: str, keys: Mapping[str, Given], daemon: DaemonConfig) -> OutputConfig:
+    enabled = keys.get("enabled")
+    own = {key: given for key, given in keys.items() if key != "enabled"}
+    return OutputConfig(
+        name=name,
+        log_dir=daemon.log_dir,
+        state_dir=daemon.state_dir,
+        enabled=enabled.read(BOOLEAN) if enabled else True,
+        options={key: given.value for key, given in own.items()},
+        origins={key: given.source for key, given in own.items()},
+    )
+
+
+def read_options(settings: Sequence[Setting], config: OutputConfig) -> tuple[dict[str, Any], list[str]]:
+    """Read an output's own keys: a value for every setting, and warnings for unknown keys."""
+    given = {
+        key: in_file(
+            config.origins.get(key, "configuration"), f"output.{plain(config.name)}.{plain(key)}", value
+        )
+        for key, value in config.options.items()
+    }
+    known = {setting.key: setting for setting in settings}
+    warnings = [
+        f"{value.source}: unknown key {value.shown.partition(' = ')[0]} ignored{did_you_mean(key, known)}"
+        for key, value in given.items()
+        if key not in known
+    ]
+    values = {
+        key: given[key].read(setting.kind) if key in given else setting.kind.parse(_as_toml(setting.default))
+        for key, setting in known.items()
+    }
+    return values, warnings
+
+
+def _from_flag(setting: Setting, arguments: argparse.Namespace) -> Given | None:
+    written = getattr(arguments, setting.name, None)
+    if written is None:
+        return None
+    texts = cast("list[str]", written) if setting.kind.repeats else [cast(str, written)]
+    shown = " ".join(f"{setting.flags[-1]} {plain(each)}" for each in texts[:8])
+    value = (
+        [part for each in texts for part in setting.kind.from_text(each)] if setting.kind.repeats else None
+    )
+    return Given(value if setting.kind.repeats else setting.kind.from_text(texts[0]), "", shown)
+
+
+def _from_environment(setting: Setting, environ: Mapping[str, str]) -> Given | None:
+    written = environ.get(setting.env, "") if setting.env else ""
+    if not written:
+        return None
+    if setting.kind is DIRECTORY:
+        written = written.partition(":")[0]  # systemd joins several directories with colons
+    return Given(setting.kind.from_text(written), "", f"{setting.env}={plain(written)}")
+
+
+def argument_parser() -> argparse.ArgumentParser:
+    """The daemon's command line. Values stay text: `load` reads them like those of the other sources."""
+    parser = argparse.ArgumentParser(
+        prog="netmond", description="Count who uses the network on this machine, how much, with whom.",
+        allow_abbrev=False,
+        epilog="Later sources win: defaults, configuration file, drop-ins, environment, flags.",
+    )  # fmt: skip
+    parser.add_argument(
+        "-c",
+        "--config",
+        metavar="FILE",
+        help=f"configuration file (default {DEFAULT_FILE}); NAME.d/*.toml beside it",
+    )
+    for setting in SETTINGS:
+        if setting.flags:
+            hints = (
+                [f"default {', '.join(map(str, default))}"] if (default := _as_list(setting.default)) else []
+            )
+            hints += [f"environment {setting.env}"] if setting.env else []
+            hints += ["repeat for more"] if setting.kind.repeats else []
+            parser.add_argument(
+                *setting.flags, dest=setting.name, metavar=setting.metavar,
+                action="append" if setting.kind.repeats else "store",
+                help=setting.help + (f" ({'; '.join(hints)})" if hints else ""),
+            )  # fmt: skip
+    parser.add_argument("--check", action="store_true", help="check the configuration and exit")
+    parser.add_argument("--version", action="version", version=f"netmond {__version__}")
+    return parser
+
+
+def _as_list(default: Any) -> list[Any]:
+    return list(default) if isinstance(default, tuple) else [default] if default != "" else []
+
+
+def defaults() -> Config:
+    """The configuration of a machine without any configuration."""
+    return load(argparse.Namespace(), {}, Path(os.devnull))[0]
+
+
+def needs_restart(old: Config, new: Config) -> list[str]:
+    """Keys whose change a reload cannot apply, as ``section.key``."""
+    return [
+        setting.name
+        for setting in SETTINGS
+        if setting.restart
+        and getattr(getattr(old, setting.section), setting.key)
+        != getattr(getattr(new, setting.section), setting.key)
+    ]

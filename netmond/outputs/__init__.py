@@ -1,0 +1,1 @@
+"""Where the figures go: per-user CSV files, the journal, and outputs of third parties."""

@@ -1,0 +1,284 @@
+"""The CSV output: one log per user, ``<log_dir>/users/<uid>/traffic_user_<nic>_<uid>.log``.
+
+Every `interval` seconds a row for each flow and direction that was active since the last one, and at
+once a row for a flow that ended. Columns as in `csvrows.COLUMNS`; ``bytes`` are wire-true IP bytes, a
+row's ``total_in`` and ``total_out`` the user's bytes up to and with this row. Rows that could not be
+written are counted, and the totals advance with them, so the next row written is right again.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections import OrderedDict
+from contextlib import suppress
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from netmond.config import OutputConfig, read_options
+from netmond.model import IN_BYTES, OUT_BYTES, Loss, Snapshot
+from netmond.outputs import csvrows, files
+from netmond.outputs.deltas import Deltas
+from netmond.settings import BOOLEAN, Setting, number, size, text
+
+log = logging.getLogger(__name__)
+
+#: Logs kept open at the same time, two descriptors each.
+OPEN_LOGS = 32
+
+#: Flows formatted at a time: bounds the memory of a write.
+CHUNK = 1024
+
+#: Seconds between two clean-ups: rotation by age, compression, caps.
+CLEAN_UP = 3600.0
+
+OPTIONS = (
+    Setting(
+        key="interval", kind=number(1, 86400, "number of seconds"), default=10.0,
+        help="seconds between two rows of a flow",
+    ),
+    Setting(
+        key="nic", default="all",
+        kind=text('1 to 32 letters, digits, "_", "-" or "."', r"[A-Za-z0-9_-][A-Za-z0-9_.-]{0,31}"),
+        help="stands in the file names; the files hold the traffic of every interface",
+    ),
+    Setting(key="header", kind=BOOLEAN, default=True, help="begin every file with the names of the columns"),
+    Setting(
+        key="rotate_size", kind=size(4096, 1 << 40), default=16 << 20,
+        help="begin a new file from this size on",
+    ),
+    Setting(
+        key="rotate_age", kind=number(60, 31536000, "number of seconds"), default=86400.0,
+        help="begin a new file when the first row is as old as this",
+    ),
+    Setting(
+        key="keep_per_user", kind=size(4096, 1 << 50), default=256 << 20,
+        help="delete a user's oldest rotated files beyond this size in all",
+    ),
+    Setting(
+        key="keep_total", kind=size(4096, 1 << 50), default=2 << 30,
+        help="delete the oldest rotated files of all users beyond this size in all",
+    ),
+)  # fmt: skip
+
+
+class CsvOutput:
+    """Writes the per-user logs. `write` never raises for what the file system does."""
+
+    name = "csv"
+    options = OPTIONS
+
+    def __init__(self) -> None:
+        self._deltas = Deltas()
+        self._totals: dict[int, list[int]] = {}
+        self._recovered: set[int] = set()  # users whose totals include what the files say
+        self._logs: OrderedDict[int, files.UserLog] = OrderedDict()
+        self._users = -1
+        self._lost_rows = 0
+        self._failing: dict[int, str] = {}  # why, by user
+        self._latest: Snapshot | None = None
+        self._written = self._cleaned = 0.0
+
+    def init(self, config: OutputConfig) -> None:
+        """Open the directory; OSError if that is impossible."""
+        self._options: dict[str, Any] = read_options(OPTIONS, config)[0]
+        self._log_dir = str(config.log_dir)
+        self._users = self._open_users()
+        self._written = self._cleaned = 0.0
+
+    def write(self, snapshot: Snapshot) -> None:
+        """Write the rows of ended flows, and, when it is time, of all that were active."""
+        self._latest = snapshot
+        if not self._users_is_current():
+            self._close_logs()
+            self._reopen_users()
+        self._write(snapshot, *self._deltas.take_ended(snapshot.flows))
+        if not self._written:
+            self._written = snapshot.time
+        if self._is_due(self._written, snapshot.time, self._options["interval"]):
+            self._written = snapshot.time
+            self._write(snapshot, *self._deltas.take_open(snapshot.flows))
+        if self._is_due(self._cleaned, snapshot.time, CLEAN_UP):
+            self._cleaned = snapshot.time
+            self._clean_up(snapshot.time)
+
+    def close(self) -> None:
+        """Write what happened since the last rows, save the totals, close the files."""
+        if self._users < 0:
+            return
+        if self._latest is not None:
+            self._write(self._latest, *self._deltas.take_open(self._latest.flows))
+        for uid in list(self._totals):
+            user = self._log_of(uid)
+            if user is not None:
+                with suppress(OSError):
+                    user.save_totals(*self._totals[uid])
+        self._close_logs()
+        os.close(self._users)
+        self._users = -1
+        self._latest = None
+
+    def losses(self) -> tuple[Loss, ...]:
+        """How many rows could not be written."""
+        meaning = "CSV rows not written: disk full, or file or directory not usable; totals are right"
+        return (Loss(name="output.csv.rows", count=self._lost_rows, meaning=meaning),)
+
+    @staticmethod
+    def _is_due(last: float, now: float, period: float) -> bool:
+        return now >= last + period or now < last  # the clock may be set back
+
+    def _write(self, snapshot: Snapshot, rows: NDArray[np.intp], delta: NDArray[np.uint64]) -> None:
+        """Write rows of flows, user by user, each user's in the order of time."""
+        uids = snapshot.flows.columns["uid"][rows]
+        order = np.lexsort((snapshot.flows.columns["last_seen"][rows], uids))
+        bounds = np.flatnonzero(np.diff(uids[order])) + 1
+        for part in np.split(order, bounds):
+            for begin in range(0, len(part), CHUNK):
+                chunk = part[begin : begin + CHUNK]
+                self._write_user(int(uids[chunk[0]]), snapshot, rows[chunk], delta[chunk])
+
+    def _write_user(
+        self, uid: int, snapshot: Snapshot, rows: NDArray[np.intp], delta: NDArray[np.uint64]
+    ) -> None:
+        totals = self._totals.setdefault(uid, [0, 0])
+        user = self._log_of(uid)
+        if user is None:
+            self._lost_rows += int(np.count_nonzero(delta.reshape(-1, 2, 2).any(axis=2)))
+            totals[0] += int(delta[:, IN_BYTES].sum())
+            totals[1] += int(delta[:, OUT_BYTES].sum())
+            return
+        before = (totals[0], totals[1])
+        lines = "".join(csvrows.rows(snapshot, rows, delta, totals)).encode()
+        try:
+            self._rotate_if_due(user, snapshot.time, len(lines), before)
+            header = csvrows.HEADER if self._options["header"] and not user.size else b""
+            begin = user.size
+            error = user.append(header + lines)
+            if error is not None:
+                whole = max(0, user.size - begin - len(header))
+                self._fail(uid, error, lines[whole:].count(b"\n"))
+                return
+        except OSError as error:
+            self._fail(uid, error, lines.count(b"\n"))
+            return
+        if user.started is None:
+            user.started = snapshot.time
+        if self._failing.pop(uid, None) and not self._failing:
+            log.info("CSV files can be used again; %d rows were lost so far", self._lost_rows)
+
+    def _fail(self, uid: int, error: OSError, rows: int) -> None:
+        """Count lost rows and let go of the file: opening it again repairs it."""
+        self._lost_rows += rows
+        user = self._logs.pop(uid, None)
+        if user is not None:
+            user.close()
+        problem = error.strerror or str(error)
+        if problem not in self._failing.values():  # a full disk fails for everybody, one line is enough
+            log.error(
+                "CSV files of user %d cannot be used: %s: %s", uid, error.filename or self._log_dir, problem
+            )
+        self._failing[uid] = problem
+
+    def _log_of(self, uid: int) -> files.UserLog | None:
+        """The open log of a user; None if it cannot be opened."""
+        user = self._logs.get(uid)
+        if user is not None:
+            if user.is_current(self._users):
+                self._logs.move_to_end(uid)
+                return user
+            self._logs.pop(uid).close()
+        try:
+            user = files.UserLog(self._users, uid, self._log_name(uid))
+            if uid not in self._recovered:
+                totals = self._totals.setdefault(uid, [0, 0])
+                total_in, total_out = user.totals()
+                totals[0] += total_in
+                totals[1] += total_out
+                self._recovered.add(uid)
+        except OSError as error:
+            self._fail(uid, error, 0)
+            return None
+        self._logs[uid] = user
+        if len(self._logs) > OPEN_LOGS:
+            self._logs.popitem(last=False)[1].close()
+        return user
+
+    def _log_name(self, uid: int) -> str:
+        return f"traffic_user_{self._options['nic']}_{uid}.log"
+
+    def _rotate_if_due(self, user: files.UserLog, now: float, more: int, totals: tuple[int, int]) -> None:
+        if user.started is None:
+            return
+        user.started = min(user.started, now)
+        too_large = user.size + more > self._options["rotate_size"]
+        if too_large or now - user.started >= self._options["rotate_age"]:
+            with suppress(OSError):  # then the file grows on
+                user.rotate(now, totals)
+            self._delete_beyond_caps()
+
+    def _clean_up(self, now: float) -> None:
+        """Rotate idle logs by age, finish interrupted work, delete what is beyond the caps."""
+        for uid in self._uids():
+            user = self._log_of(uid)
+            if user is None:
+                continue
+            try:
+                files.finish(user.directory, uid, user.name)
+                self._rotate_if_due(user, now, 0, (self._totals[uid][0], self._totals[uid][1]))
+            except OSError as error:
+                self._fail(uid, error, 0)
+        self._delete_beyond_caps()
+
+    def _uids(self) -> list[int]:
+        try:
+            return files.uids(self._users)
+        except OSError:
+            return []
+
+    def _delete_beyond_caps(self) -> None:
+        """Delete rotated files, oldest first; the logs themselves count but stay."""
+        oldest: list[files.Rotated] = []
+        total = 0
+        for uid in self._uids():
+            with suppress(OSError):
+                used, mine = files.usage(self._users, uid)
+                while mine and used > self._options["keep_per_user"]:
+                    used -= self._delete(mine.pop(0))
+                total += used
+                oldest += mine
+        for file in sorted(oldest):
+            if total <= self._options["keep_total"]:
+                return
+            total -= self._delete(file)
+
+    def _delete(self, file: files.Rotated) -> int:
+        with suppress(OSError):
+            os.unlink(f"{file.uid}/{file.name}", dir_fd=self._users)
+        return file.size
+
+    def _open_users(self) -> int:
+        directory = files.open_directory(self._log_dir, trusted=True)
+        try:
+            return files.open_directory("users", directory)
+        finally:
+            os.close(directory)
+
+    def _users_is_current(self) -> bool:
+        try:
+            there = os.stat(f"{self._log_dir}/users", follow_symlinks=False)
+            return os.path.samestat(there, os.fstat(self._users))
+        except OSError:
+            return False
+
+    def _reopen_users(self) -> None:
+        """After somebody removed the directory: make it again, or keep the old descriptor and lose rows."""
+        with suppress(OSError):
+            users = self._open_users()
+            os.close(self._users)
+            self._users = users
+
+    def _close_logs(self) -> None:
+        while self._logs:
+            self._logs.popitem()[1].close()

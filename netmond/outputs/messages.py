@@ -1,0 +1,22 @@
+"""The journal messages that have an identity: one fixed MESSAGE_ID for each kind, never reused.
+
+`packaging/journal/netmond.catalog` explains each to a person (``journalctl -x``).
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class MessageId(StrEnum):
+    """MESSAGE_ID values; beside each the fields that come with it, as documented in `journal`."""
+
+    STARTED = "c917c5705c914a41bc095bddc37bc826"  #: VERSION, INTERFACES, TARGETS
+    STOPPED = "ac1f320dd7d0455aaa8eeabc8425d5e0"  #: SINCE and the four counters
+    FEATURE = "52dfce02103a4e8299b2d7118ec56565"  #: FEATURE, STATE, PREVIOUS_STATE, REASON
+    LOSS = "75e82a582f5b47968c65c5df9192f0f0"  #: LOSS, COUNT, TOTAL, MEANING
+    TARGET_ADDED = "40c95008ed6f487f9594c908b067fb00"  #: TARGET
+    TARGET_REMOVED = "e2fe1fa8227c4dd18515b9c493131eee"  #: TARGET
+    RELOADED = "18c288ff6f1541df8d75ab8dfff4b7ef"  #: WARNINGS
+    USER_SUMMARY = "5a6a61a4427942eda71a270a9d42e7d0"  #: USER, USER_UID, PERIOD and the four counters
+    TARGET_SUMMARY = "62708b5276e5488685223669b7e0b09f"  #: TARGET, PERIOD and the four counters
