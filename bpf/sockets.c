@@ -10,8 +10,9 @@
  * queued) meets another generation than its socket's ticket says and claims anew: nothing is counted to
  * a stranger, nothing is lost.
  *
- * Compile-time settings: SLOTS, PEERS, OVERFLOWS (table sizes); SOCK_UID_OFFSET, the place of sk_uid in
- * struct sock, if the kernel's BTF tells; COARSE_CLOCK, if there is bpf_ktime_get_coarse_ns (5.11).
+ * Compile-time settings: SLOTS, PEERS, OVERFLOWS (table sizes); if the kernel's BTF tells, SOCK_UID_OFFSET,
+ * SOCK_NET_OFFSET and NET_COOKIE_OFFSET: places of the user and the network namespace in the kernel's
+ * structures; COARSE_CLOCK, if there is bpf_ktime_get_coarse_ns (5.11).
  */
 #include "parse.h"
 
@@ -134,6 +135,20 @@ static __always_inline u32 socket_uid(struct __sk_buff *skb, struct bpf_sock *sk
     return bpf_get_socket_uid(skb);
 }
 
+/* The cookie of the network namespace the socket lives in, 0: unknown. */
+static __always_inline u64 socket_netns(struct bpf_sock *sk)
+{
+    u64 cookie = 0;
+#ifdef NET_COOKIE_OFFSET
+    u64 address = 0, net = 0;
+
+    bpf_probe_read_kernel(&address, sizeof(address), &sk);
+    if (!bpf_probe_read_kernel(&net, sizeof(net), (void *)address + SOCK_NET_OFFSET))
+        bpf_probe_read_kernel(&cookie, sizeof(cookie), (void *)net + NET_COOKIE_OFFSET);
+#endif
+    return cookie;
+}
+
 static __always_inline void copy_addresses(struct flow *flow, struct bpf_sock *sk)
 {
     u64 *local = (u64 *)flow->local;
@@ -173,7 +188,7 @@ static __always_inline void identify(struct __sk_buff *skb, struct bpf_sock *sk,
     flow->flags = flags;
     flow->cookie = bpf_get_socket_cookie(skb);
     flow->cgroup = bpf_sk_cgroup_id(sk);
-    flow->netns = owner->netns;
+    flow->netns = socket_netns(sk);
     flow->uid = socket_uid(skb, sk);
     flow->pid = owner->pid;
     flow->ifindex = skb->ifindex;
@@ -393,7 +408,6 @@ int socket_created(struct bpf_sock *sk)
     if (!owner) /* the first packet tries again */
         return 1;
     owner->ticket = NO_SLOT;
-    owner->netns = bpf_get_netns_cookie(sk);
     remember_process(owner);
     return 1;
 }

@@ -69,7 +69,6 @@ struct flow {
 /* In every socket's own storage; accepted sockets begin with a copy of their listener's. */
 struct owner {
     u64 ticket; /* slot number in the low half, its generation in the high half */
-    u64 netns;
     u32 pid;
     u32 epoch;  /* of the last vain search for a slot */
     char comm[16];

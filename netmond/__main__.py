@@ -15,6 +15,8 @@ from netmond.footprint import stay_small
 if TYPE_CHECKING:
     import argparse
 
+    from pathlib import Path
+
     from netmond.config import Config
 
 
@@ -44,6 +46,15 @@ def _check(config: Config, warnings: list[str]) -> int:
     return 0
 
 
+def _make_directory(directory: Path) -> None:
+    """Makes one of the daemon's own directories, where no service manager has."""
+    try:
+        directory.mkdir(mode=0o750, parents=True, exist_ok=True)
+    except OSError as error:
+        # Not fatal: counting goes on; whoever needs the directory says so again.
+        print(f"netmond: cannot make {directory}: {error.strerror}", file=sys.stderr)
+
+
 def _run(arguments: argparse.Namespace, config: Config, warnings: list[str]) -> int:
     from netmond.kernel.compile import Compilation
     from netmond.kernel.programs import interface_unit, socket_unit
@@ -60,11 +71,14 @@ def _run(arguments: argparse.Namespace, config: Config, warnings: list[str]) -> 
     from netmond.assembly import assemble
     from netmond.config import load
     from netmond.daemon import Daemon
+    from netmond.outputs import protocol
     from netmond.outputs.log import setup_logging
 
     log_control = setup_logging(config.daemon.log_level)
-    for warning in warnings:
+    for warning in [*warnings, *protocol.check(config)]:
         logging.getLogger("netmond").warning("%s", warning)
+    for directory in (config.daemon.state_dir, config.daemon.log_dir):
+        _make_directory(directory)
     parts = assemble(config, sockets=sockets, interfaces=interfaces)
 
     async def run() -> None:

@@ -78,7 +78,7 @@ def _cgroup(root: Path, wanted: str) -> Path:
 
 
 def _own_netns() -> int:
-    """The cookie of our network namespace; 0 on kernels that do not tell (then nothing is compared)."""
+    """The cookie of our network namespace; 0 on kernels before 5.14, where sockets have none either."""
     with socket.socket(socket.AF_UNIX) as any_socket:
         try:
             answer = any_socket.getsockopt(socket.SOL_SOCKET, _SO_NETNS_COOKIE, 8)

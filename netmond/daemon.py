@@ -261,6 +261,8 @@ class Daemon:
             self.log_control.level = config.daemon.log_level
         self._authority.group = config.access.group
         self._outputs.apply(config)
+        if self.parts.sockets:
+            self.parts.sockets.meter.set_idle(config.meter.idle)
         if self.parts.traffic:
             self.parts.traffic.interfaces.configure(config.interfaces)
             self._apply_targets(self.parts.traffic, old, config)

@@ -111,7 +111,7 @@ class Meter:
         self._tables = tables
         self._paths = paths
         self._netns = netns
-        self._idle_ns = idle / _NANO
+        self.set_idle(idle)
         size = tables.slots.capacity
         self._extent = 0
         self._words = as_words(tables.slots.front(min(_BLOCK, size)))
@@ -129,6 +129,10 @@ class Meter:
         self._processes: Accounts[_Process] = Accounts()
         self._peers = Tallies()
         self._overflow = Tallies()
+
+    def set_idle(self, seconds: float) -> None:
+        """How long a socket may be silent before it gives its slot up."""
+        self._idle_ns = seconds / _NANO
 
     def tick(self, now: Now) -> Usage:
         """Reads the kernel's tables, updates every total and gives slots back that are no longer needed."""
@@ -299,8 +303,7 @@ class Meter:
 
     def _identity(self, slots: NDArray[np.intp]) -> dict[str, NDArray[Any]]:
         """The columns that a slot lends to its own row and to those of its peers."""
-        here = self._who["netns"][slots]
-        at_home = (here == 0) | (here == self._netns)
+        at_home = self._who["netns"][slots] == self._netns
         columns = {name: self._who[name][slots] for name in FlowRows.SHARED}
         columns["ifindex"] = np.where(at_home, columns["ifindex"], 0)
         columns["unit_index"] = self._unit[slots]

@@ -272,7 +272,7 @@ def _ifindex(snapshot: Snapshot, name: str) -> int:
     for index, link in snapshot.links.items():
         if link.name == name:
             return index
-    raise NoSuchInterface(f"there is no network interface {shown(name)}; ListInterfaces names them")
+    raise NoSuchInterface(f"there is no network interface {shown(name)}; see: netmonctl interfaces")
 
 
 def _within(array: NDArray[Any], network: Network) -> NDArray[np.bool_]:

@@ -49,6 +49,6 @@ def _argument(argument: Argument, direction: str) -> str:
 
 
 def _quoted(text: str) -> str:
-    """An attribute's value. By hand: xml.sax.saxutils imports an HTTP client, html a table of all entities."""
+    """An attribute's value. By hand: xml.sax.saxutils imports an HTTP client, html all entities."""
     escaped = text.replace("&", "&amp;").replace("<", "&lt;").replace('"', "&quot;")
     return f'"{escaped}"'

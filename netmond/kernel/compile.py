@@ -129,6 +129,11 @@ def _kernel_defines(btf: Btf, notes: list[str]) -> dict[str, int]:
         defines["SOCK_UID_OFFSET"] = btf.offset("sock", "sk_uid")
     except KernelError as error:
         notes.append(f"users of user namespaces appear under their inner ids: {error}")
+    try:
+        defines["SOCK_NET_OFFSET"] = btf.offset("sock_common", "skc_net")  # a struct sock begins with one
+        defines["NET_COOKIE_OFFSET"] = btf.offset("net", "net_cookie")
+    except KernelError as error:
+        notes.append(f"flows name no interface: {error}")
     return defines
 
 

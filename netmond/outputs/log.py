@@ -143,7 +143,8 @@ class LogControl:
     def target(self, target: str) -> None:
         if target not in TARGETS:
             raise InvalidArgs(f"unknown log target {escape(target)!r}: one of {', '.join(TARGETS)}")
-        self._target = target
+        # LogControl1 knows no "auto": what it has come to is said.
+        self._target = target if target != "auto" else "journal" if journal_sender() else "console"
         self.handler.sender = open_sender(target, self._stream)
 
 

@@ -1,0 +1,350 @@
+"""What the bus tests are made of: a private bus, callers of any user, a fake daemon."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Coroutine, Mapping, Sequence
+from ipaddress import ip_network
+from pathlib import Path
+from typing import Any, NoReturn, TypeVar
+
+import pytest
+
+from netmond.bus import names
+from netmond.bus.monitor import Listener
+from netmond.errors import AlreadyExists, NoSuchInterface, NoSuchTarget, Unavailable
+from netmond.model import Network, Snapshot
+
+T = TypeVar("T")
+DEADLINE = 30.0
+ROOT = Path(__file__).parents[2]
+PACKAGING = ROOT / "packaging" / "dbus"
+
+_CONFIG = """<!DOCTYPE busconfig PUBLIC "-//freedesktop//DTD D-Bus Bus Configuration 1.0//EN"
+ "http://www.freedesktop.org/standards/dbus/1.0/busconfig.dtd">
+<busconfig>
+  <type>system</type>
+  <listen>{address}</listen>
+  <auth>EXTERNAL</auth>
+  <policy context="default">
+    <allow user="*"/>
+    <deny own="*"/>
+    <deny send_type="method_call"/>
+    <allow send_type="signal"/>
+    <allow send_requested_reply="true" send_type="method_return"/>
+    <allow send_requested_reply="true" send_type="error"/>
+    <allow receive_type="method_call"/>
+    <allow receive_type="method_return"/>
+    <allow receive_type="error"/>
+    <allow receive_type="signal"/>
+    <allow send_destination="org.freedesktop.DBus"/>
+  </policy>
+  <include>{policy}</include>
+  <policy user="{uid}">
+    <allow own="org.netmond1"/>
+    <allow receive_sender="org.netmond1"/>
+  </policy>
+</busconfig>
+"""
+
+
+def own_uid() -> int:
+    """Whoever runs the tests."""
+    return os.geteuid()
+
+
+def unavailable(reason: str) -> NoReturn:
+    """Skip, but not where everything has to run."""
+    if os.environ.get("CI") == "true":
+        pytest.fail(reason)
+    pytest.skip(reason)
+
+
+class PrivateBus:
+    """A dbus-daemon with a system bus's default rules and netmond's policy; whoever tests is like root."""
+
+    def __init__(self) -> None:
+        self._directory = Path(tempfile.mkdtemp(prefix="netmond-bus-"))
+        self._directory.chmod(0o755)
+        self.address = f"unix:path={self._directory}/socket"
+        policy = PACKAGING / "org.netmond1.conf"
+        config = _CONFIG.format(address=self.address, policy=policy, uid=os.geteuid())
+        (self._directory / "bus.conf").write_text(config)
+        self._process: subprocess.Popen[str] | None = None
+
+    def start(self) -> None:
+        """Start it and wait until it listens."""
+        command = ["dbus-daemon", f"--config-file={self._directory}/bus.conf", "--nofork", "--nopidfile"]
+        self._process = subprocess.Popen(
+            [*command, "--print-address=1"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+        )
+        assert self._process.stdout is not None
+        assert self._process.stdout.readline().startswith("unix:")
+
+    def stop(self) -> None:
+        """Kill it."""
+        if self._process is not None and self._process.stdout is not None:
+            self._process.kill()
+            self._process.wait(DEADLINE)
+            self._process.stdout.close()
+        self._process = None
+        (self._directory / "socket").unlink(missing_ok=True)
+
+    def remove(self) -> None:
+        """Kill it and leave nothing behind."""
+        self.stop()
+        shutil.rmtree(self._directory)
+
+
+class CallError(Exception):
+    """A call was answered with an error."""
+
+    def __init__(self, name: str, text: str) -> None:
+        super().__init__(f"{name}: {text}")
+        self.name = name
+        self.text = text
+
+
+class Caller:
+    """A client of the bus in a process of its own, as `uid` with `groups`."""
+
+    def __init__(self, address: str, uid: int, groups: Sequence[int] = ()) -> None:
+        self.uid = uid
+        self._lock = threading.Lock()
+        source = (Path(__file__).parent / "caller.py").read_text()
+        become: dict[str, Any] = {}
+        if os.geteuid() == 0:
+            become = {"user": uid, "group": uid, "extra_groups": list(groups)}
+        self._process = subprocess.Popen(
+            [sys.executable, "-c", source, address],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            cwd="/",
+            **become,
+        )
+        assert self._process.stdout is not None
+        self.name: str = json.loads(self._process.stdout.readline())
+
+    def call(
+        self,
+        member: str,
+        types: Sequence[str] = (),
+        *values: Any,
+        path: str = names.ROOT_PATH,
+        interface: str | None = names.MANAGER,
+        destination: str = names.BUS_NAME,
+        flags: int = 0,
+    ) -> Any:
+        """The value of the only result, a list of several, None for none; raises CallError."""
+        reply = self._ask("call", member, types, values, path, interface, destination, flags=flags)
+        if reply is None:
+            return None
+        if "error" in reply:
+            raise CallError(reply["error"], reply["text"])
+        body = reply["body"]
+        return body[0] if len(body) == 1 else body or None
+
+    def burst(self, count: int, refused: int, member: str, types: Sequence[str], *values: Any) -> list[str]:
+        """Make the same call `count` times at once; the error names of the first `refused` answers."""
+        where = (names.ROOT_PATH, names.MANAGER, names.BUS_NAME)
+        result: list[str] = self._ask("burst", member, types, values, *where, count=count, refused=refused)
+        return result
+
+    def get(self, property_: str, path: str = names.ROOT_PATH, interface: str = names.MANAGER) -> Any:
+        """The value of a property."""
+        types = ("s", "s")
+        return self.call("Get", types, interface, property_, path=path, interface=names.PROPERTIES)
+
+    def listen(self, rule: str) -> None:
+        """Receive signals that match `rule`."""
+        self.call_bus("AddMatch", ("s",), rule)
+
+    def call_bus(self, member: str, types: Sequence[str] = (), *values: Any) -> Any:
+        """Call the bus itself."""
+        where: dict[str, Any] = {"path": names.DBUS_PATH, "interface": names.DBUS, "destination": names.DBUS}
+        return self.call(member, types, *values, **where)
+
+    def signal(self, deadline: float = DEADLINE) -> Any:
+        """The next signal: path, name, body."""
+        return self._ask("signal", "", (), (), deadline=deadline)
+
+    def signals(self, count: int) -> list[Any]:
+        """The next `count` signals."""
+        found: list[Any] = self._ask("signals", "", (), (), deadline=DEADLINE, count=count)
+        return found
+
+    def wait_for_name(self) -> None:
+        """Wait until netmond is on the bus."""
+        self.listen(f"sender='{names.DBUS}',member='NameOwnerChanged',arg0='{names.BUS_NAME}'")
+        while not self.call_bus("NameHasOwner", ("s",), names.BUS_NAME):
+            self.signal()
+
+    def close(self) -> None:
+        """End the process."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.close()
+        self._process.wait(DEADLINE)
+        self._process.stdout.close()
+
+    def _ask(
+        self,
+        do: str,
+        member: str,
+        types: Sequence[str],
+        values: Sequence[Any],
+        path: str = "",
+        interface: str | None = None,
+        destination: str = "",
+        **more: Any,
+    ) -> Any:
+        request = {"do": do, "member": member, "types": types, "values": values, "path": path, "flags": 0}
+        request |= {"interface": interface, "destination": destination, **more}
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write(json.dumps(request) + "\n")
+        self._process.stdin.flush()
+        return json.loads(self._process.stdout.readline())
+
+
+class RawCaller:
+    """A connection that sends bytes as they are given, and only receives when asked."""
+
+    def __init__(self, address: str) -> None:
+        self._socket = socket.socket(socket.AF_UNIX)
+        self._socket.settimeout(DEADLINE)
+        self._socket.connect(address.removeprefix("unix:path="))
+        self._socket.sendall(b"\0AUTH EXTERNAL " + str(os.geteuid()).encode().hex().encode() + b"\r\n")
+        assert self._socket.recv(512).startswith(b"OK ")
+        self._socket.sendall(b"BEGIN\r\n")
+
+    def send(self, data: bytes) -> None:
+        """Send bytes."""
+        self._socket.sendall(data)
+
+    def receive_until(self, text: bytes) -> bytes:
+        """Everything received up to and including a read that completed `text`."""
+        data = b""
+        while text not in data:
+            more = self._socket.recv(65536)
+            assert more, data
+            data += more
+        return data
+
+    def close(self) -> None:
+        self._socket.close()
+
+
+class FakeMonitor:
+    """The daemon, played from memory. Keeps the Monitor protocol's promises and tells its listener."""
+
+    version = "7.11.13"
+    log_level = "info"
+    log_target = "journal"
+
+    def __init__(self, snapshot: Snapshot) -> None:
+        self.snapshot = snapshot
+        self.listener: Listener | None = None
+        self.done: list[tuple[Any, ...]] = []
+        self.failure: Exception | None = None
+        self.gate: asyncio.Event | None = None
+        self._targets: dict[Network, float] = {}
+
+    def have(self, address: str) -> None:
+        """There is a target, without anybody having been told."""
+        self._targets[ip_network(address)] = 1700.5
+
+    def forget_all(self) -> None:
+        """There is no target any more, likewise."""
+        self._targets.clear()
+
+    def targets(self) -> Mapping[Network, float]:
+        return self._targets
+
+    async def add_targets(self, networks: Sequence[Network]) -> None:
+        await self._begin("add", *map(str, networks))
+        for network in networks:
+            if network in self._targets:
+                raise AlreadyExists(f"{network} is a target already")
+        self._targets |= dict.fromkeys(networks, 1700.5)
+        self._tell(networks, ())
+
+    async def remove_targets(self, networks: Sequence[Network]) -> None:
+        await self._begin("remove", *map(str, networks))
+        self._known(networks)
+        for network in networks:
+            del self._targets[network]
+        self._tell((), networks)
+
+    async def reset_targets(self, networks: Sequence[Network]) -> None:
+        await self._begin("reset", *map(str, networks))
+        self._known(networks)
+
+    async def monitor_interface(self, name: str, attach: str) -> None:
+        await self._begin("monitor", name, attach)
+        if name not in [link.name for link in self.snapshot.links.values()]:
+            raise NoSuchInterface(f"there is no interface {name}")
+        if attach == "xdp":
+            raise Unavailable(f"{name} has no native XDP; use attach=tc")
+
+    async def unmonitor_interface(self, name: str) -> None:
+        await self._begin("unmonitor", name)
+
+    async def reload(self) -> list[str]:
+        await self._begin("reload")
+        warnings = ["netmond.toml: unknown key colour"]
+        if self.listener is not None:
+            self.listener.reloaded(warnings)
+        return warnings
+
+    async def _begin(self, *what: Any) -> None:
+        if self.gate is not None:
+            await self.gate.wait()
+        if self.failure is not None:
+            raise self.failure
+        self.done.append(what)
+
+    def _known(self, networks: Sequence[Network]) -> None:
+        for network in networks:
+            if network not in self._targets:
+                raise NoSuchTarget(f"{network} is not a target")
+
+    def _tell(self, added: Sequence[Network], removed: Sequence[Network]) -> None:
+        if self.listener is not None:
+            self.listener.targets_changed(added, removed)
+
+
+class LoopThread:
+    """An event loop in a thread of its own, where the service lives."""
+
+    def __init__(self) -> None:
+        self.loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self.loop.run_forever)
+        self._thread.start()
+
+    def run(self, work: Coroutine[Any, Any, T]) -> T:
+        """Run in the loop and wait for the result."""
+        return asyncio.run_coroutine_threadsafe(work, self.loop).result(DEADLINE)
+
+    def close(self) -> None:
+        """End the loop and the thread."""
+        self.run(self.loop.shutdown_default_executor())
+        self.loop.call_soon_threadsafe(self.loop.stop)
+        self._thread.join(DEADLINE)
+        self.loop.close()
+
+
+def code(error: CallError) -> str:
+    """The last part of an error name of netmond's own."""
+    assert error.name.startswith(names.ERROR_PREFIX), error
+    assert "\n" not in error.text, error
+    return error.name.removeprefix(names.ERROR_PREFIX)
