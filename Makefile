@@ -12,7 +12,7 @@ TEST_PACKAGES := $(RUN_PACKAGES) python3-pytest python3-pytest-xdist python3-hyp
 	iputils-ping
 
 # Installs those of the packages $(1) that are missing, and says nothing if there are none.
-install = @missing=$$(dpkg-query -W -f '$${db:Status-Abbrev} $${Package}\n' $(1) 2>/dev/null | \
+install = @missing=$$({ dpkg-query -W -f '$${db:Status-Abbrev} $${Package}\n' $(1) 2>/dev/null || true; } | \
 	sed -n 's/^ii *//p' | sort | comm -13 - <(printf '%s\n' $(1) | sort -u)); \
 	if [ -n "$$missing" ]; then echo "Installing:" $$missing; \
 	apt-get -q update >/dev/null && apt-get -q install -y --no-install-recommends $$missing >/dev/null; fi

@@ -14,7 +14,6 @@ from netmond.footprint import stay_small
 
 if TYPE_CHECKING:
     import argparse
-
     from pathlib import Path
 
     from netmond.config import Config

@@ -139,6 +139,8 @@ _NUMBERS = np.zeros(0, np.uint32)
 _TEXTS = np.zeros(0, object)
 _EMPTY_USERS = Table.empty(uid=_NUMBERS, flows=_NUMBERS)
 _EMPTY_UNITS = Table.empty(unit=_TEXTS, slice=_TEXTS, cgroup=_TEXTS, flows=_NUMBERS)
-_EMPTY_PROCESSES = Table.empty(pid=_NUMBERS, comm=np.zeros(0, "S16"), uid=_NUMBERS, unit=_TEXTS, flows=_NUMBERS)
+_EMPTY_PROCESSES = Table.empty(
+    pid=_NUMBERS, comm=np.zeros(0, "S16"), uid=_NUMBERS, unit=_TEXTS, flows=_NUMBERS
+)
 _EMPTY_TARGETS = Table.empty(address=_TEXTS, since=np.zeros(0))
 _EMPTY_INTERFACES = Table.empty(ifindex=_NUMBERS, **{name: np.zeros(0, np.uint64) for name in CLASS_COLUMNS})

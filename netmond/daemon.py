@@ -6,7 +6,7 @@ import asyncio
 import logging
 import os
 import signal
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from time import monotonic, time
 
@@ -146,9 +146,15 @@ class Daemon:
 
     def _look_for_owners(self) -> None:
         """Searches, at most every few seconds and each socket once, in a thread."""
-        if not self.parts.sockets or (self._search and not self._search.done()) or monotonic() < self._next_search:
+        if (
+            not self.parts.sockets
+            or (self._search and not self._search.done())
+            or monotonic() < self._next_search
+        ):
             return
-        cookies = [cookie for cookie in self.parts.sockets.meter.unknown().tolist() if cookie not in self._searched]
+        cookies = [
+            cookie for cookie in self.parts.sockets.meter.unknown().tolist() if cookie not in self._searched
+        ]
         if not cookies:
             return
         self._next_search = monotonic() + _SEARCH_INTERVAL
@@ -229,7 +235,9 @@ class Daemon:
 
     def _targets_or_none_such(self, networks: Sequence[Network]) -> Traffic:
         if self.parts.traffic is None and networks:
-            raise NoSuchTarget(f"{network_text(networks[0])} is no target: targets are off, see netmonctl status")
+            raise NoSuchTarget(
+                f"{network_text(networks[0])} is no target: targets are off, see netmonctl status"
+            )
         return self._require_traffic()
 
     def _targets_changed(self, added: Sequence[Network], removed: Sequence[Network]) -> None:
@@ -255,7 +263,10 @@ class Daemon:
     def _apply(self, config: Config, warnings: list[str]) -> list[str]:
         """Takes a new configuration as far as that is possible without a restart."""
         warnings = [*warnings, *protocol.check(config)]
-        warnings += [f"{key} has changed: it takes effect at the next restart" for key in needs_restart(self.config, config)]
+        warnings += [
+            f"{key} has changed: it takes effect at the next restart"
+            for key in needs_restart(self.config, config)
+        ]
         old, self.config = self.config, config
         if config.daemon.log_level != old.daemon.log_level:
             self.log_control.level = config.daemon.log_level
@@ -284,5 +295,3 @@ class Daemon:
             await self.reload()
         except NetmondError as error:
             log.error("The old configuration stays in force: %s", error)
-
-

@@ -53,9 +53,13 @@ class FlowRows:
         self._parts: list[tuple[dict[str, NDArray[Any]], NDArray[np.uint64], NDArray[np.float64]]] = []
 
     def add(
-        self, kind: FlowKind, counters: NDArray[np.uint64], rates: NDArray[np.float64], **columns: NDArray[Any]
+        self,
+        kind: FlowKind,
+        counters: NDArray[np.uint64],
+        rates: NDArray[np.float64],
+        **columns: NDArray[Any],
     ) -> None:
-        """Adds n rows of a kind: counters (n, 8), rates (n, 4), columns of length n; absent ones are filled."""
+        """Adds n rows of a kind: counters (n, 8), rates (n, 4), columns (n,); absent ones are filled."""
         length = len(counters)
         part: dict[str, NDArray[Any]] = {"kind": np.full(length, kind.value, np.uint8)}
         for name, (dtype, absent) in _COLUMNS.items():

@@ -26,7 +26,9 @@ class _LazyFinder:
     """Finds the modules of `_LAZY`, so that they load only when an attribute of theirs is asked for."""
 
     @staticmethod
-    def find_spec(name: str, path: Sequence[str] | None, target: ModuleType | None = None) -> ModuleSpec | None:
+    def find_spec(
+        name: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
         if name not in _LAZY:
             return None
         spec = PathFinder.find_spec(name, path, target)

@@ -117,7 +117,11 @@ class Interfaces:
         """On; degraded with the interfaces that are not as wished; or without any."""
         failed = [f"{self._infos[index].name}: {reason}" for index, reason in self._reasons.items()]
         present = {info.name for info in self._infos.values()}
-        failed += [f"{name}: no such interface (yet)" for name in self._config.monitor if name not in present | {"auto"}]
+        failed += [
+            f"{name}: no such interface (yet)"
+            for name in self._config.monitor
+            if name not in present | {"auto"}
+        ]
         if failed:
             return Feature(name="interfaces", state=FeatureState.DEGRADED, reason="; ".join(failed))
         if not self._attached:

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from netmond.accounts import WORDS, Accounts, Hash, Now, Tallies, rates_of, as_words, row_ids, unfold
+from netmond.accounts import WORDS, Accounts, Hash, Now, Tallies, as_words, rates_of, row_ids, unfold
 from netmond.flowrows import FlowRows
 from netmond.kernel import wire
 from netmond.model import COUNTERS, RATES, FlowKind, Table
@@ -208,7 +208,12 @@ class Meter:
         self._user[slots] = np.array([self._users.row(uid) for uid in uids.tolist()], np.int32)[inverse]
         cgroups, inverse = np.unique(flows["cgroup"], return_inverse=True)
         self._unit[slots] = self._unit_rows(cgroups.tolist())[inverse]
-        columns = (flows["pid"].tolist(), flows["comm"].tolist(), flows["uid"].tolist(), self._unit[slots].tolist())
+        columns = (
+            flows["pid"].tolist(),
+            flows["comm"].tolist(),
+            flows["uid"].tolist(),
+            self._unit[slots].tolist(),
+        )
         self._process[slots] = [self._processes.row(key) for key in zip(*columns, strict=True)]
 
     def _unit_rows(self, cgroups: list[int]) -> NDArray[np.int32]:
@@ -251,7 +256,7 @@ class Meter:
     def _account_peers(
         self, now: Now, ended: NDArray[np.intp]
     ) -> tuple[NDArray[np.intp], NDArray[np.bool_]]:
-        """Takes rows that are done out of the hash. Returns each row's slot, -1: gone, and which are done."""
+        """Takes rows that are done out of the hash. Returns each row's slot (-1: gone), and which."""
         keys, values = self._peers.keys, self._peers.values
         if not len(keys):
             return np.zeros(0, np.intp), np.zeros(0, np.bool_)
@@ -281,9 +286,7 @@ class Meter:
 
     # -- rows ----------------------------------------------------------------------------------------
 
-    def _add_sockets(
-        self, flows: FlowRows, now: Now, live: NDArray[np.intp], sockets: _Sockets
-    ) -> None:
+    def _add_sockets(self, flows: FlowRows, now: Now, live: NDArray[np.intp], sockets: _Sockets) -> None:
         if len(self._peers):
             sockets.counters[:] -= np.minimum(self._to_peers[live], sockets.counters)
         if not self._same:

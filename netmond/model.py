@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from enum import Enum
+from enum import IntEnum, StrEnum
 from ipaddress import IPv4Network, IPv6Network
 from typing import Any
 
@@ -41,7 +41,7 @@ RATES = ("in_packet_rate", "in_byte_rate", "out_packet_rate", "out_byte_rate")
 NOBODY_UID = 0xFFFFFFFF
 
 
-class FlowKind(int, Enum):
+class FlowKind(IntEnum):
     """Why a row is in the flow table. Rows are disjoint: their sum is the sum of everything."""
 
     SOCKET = 0  #: a connected socket; or what an unconnected one exchanged beyond its peer rows
@@ -76,7 +76,7 @@ class Table:
         )
 
 
-class FeatureState(str, Enum):
+class FeatureState(StrEnum):
     ON = "on"
     DEGRADED = "degraded"
     OFF = "off"

@@ -14,6 +14,8 @@ def notify(state: str, environ: Mapping[str, str] = os.environ) -> None:
         return
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as connection:
         try:
-            connection.sendto(state.encode(), address.replace("@", "\0", 1) if address[0] == "@" else address)
+            connection.sendto(
+                state.encode(), address.replace("@", "\0", 1) if address[0] == "@" else address
+            )
         except OSError:  # the manager is being restarted
             return

@@ -24,7 +24,9 @@ def load_targets(directory: Path) -> list[Network]:
     except FileNotFoundError:
         return []
     except (OSError, ValueError, TypeError) as error:
-        raise NetmondError(f"cannot read the saved targets: {error}; remove {path} to start without") from error
+        raise NetmondError(
+            f"cannot read the saved targets: {error}; remove {path} to start without"
+        ) from error
 
 
 def save_targets(directory: Path, targets: Iterable[Network]) -> None:

@@ -65,7 +65,8 @@ class Targets:
                 raise AlreadyExists(f"{network_text(network)} is a target already")
         if len(wanted) > len(self._free):
             raise LimitExceeded(
-                f"at most {self._limit} targets, {len(self._places)} are in use: remove some or raise [targets] limit"
+                f"at most {self._limit} targets, {len(self._places)} in use:"
+                " remove some or raise [targets] limit"
             )
         added: list[Network] = []
         try:

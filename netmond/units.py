@@ -15,7 +15,8 @@ def unit_of(path: str) -> tuple[str, str]:
     """Unit and slice of a cgroup.
 
     The unit is the first component below the slices; under a user manager that is followed by the
-    user's own unit: ``user@1000.service/app.service``. A cgroup outside any unit stands for itself: its path.
+    user's own unit: ``user@1000.service/app.service``. A cgroup outside any unit
+    stands for itself: its path.
     The slice is the last one passed, ``-.slice`` for the root.
     """
     slice_ = "-.slice"

@@ -48,7 +48,7 @@ class Target(Interface):
     def address(self) -> str:
         return query.network_text(self.network)
 
-    @property_("Since", "t", emits="const", action=Action.READ_ALL)
+    @property_("Since", "t", emits="false", action=Action.READ_ALL)
     def since(self) -> int:
         return _microseconds(self._began())
 

@@ -50,7 +50,7 @@ class Unit:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Loaded:
-    """Descriptors by name, owned by whoever holds this. `notes` tells of anything that had to be left out."""
+    """Descriptors by name, owned by whoever holds this. `notes` tells what had to be left out."""
 
     programs: Mapping[str, int]
     maps: Mapping[str, int]
@@ -120,20 +120,37 @@ class Compilation:
 # -- the child ---------------------------------------------------------------------------------------
 
 
+#: What is read from the kernel's structures, as (macro, structure, member), and what is lost without.
+_OFFSETS = (
+    ("users of user namespaces appear under their inner ids", (("SOCK_UID_OFFSET", "sock", "sk_uid"),)),
+    (
+        "flows name no interface",
+        # a struct sock begins with a struct sock_common
+        (("SOCK_NET_OFFSET", "sock_common", "skc_net"), ("NET_COOKIE_OFFSET", "net", "net_cookie")),
+    ),
+    (
+        "a fragmented datagram counts as one packet for its user",
+        (
+            ("SKB_DEV_OFFSET", "sk_buff", "dev"),
+            ("SKB_CB_OFFSET", "sk_buff", "cb"),
+            ("DEV_MTU_OFFSET", "net_device", "mtu"),
+            ("CB4_FRAGMENT_OFFSET", "inet_skb_parm", "frag_max_size"),
+            ("CB6_FRAGMENT_OFFSET", "inet6_skb_parm", "frag_max_size"),
+        ),
+    ),
+)
+
+
 def _kernel_defines(btf: Btf, notes: list[str]) -> dict[str, int]:
     """What the running kernel offers beyond the oldest supported one."""
     defines = {}
     if btf.has_function("bpf_ktime_get_coarse_ns"):
         defines["COARSE_CLOCK"] = 1
-    try:
-        defines["SOCK_UID_OFFSET"] = btf.offset("sock", "sk_uid")
-    except KernelError as error:
-        notes.append(f"users of user namespaces appear under their inner ids: {error}")
-    try:
-        defines["SOCK_NET_OFFSET"] = btf.offset("sock_common", "skc_net")  # a struct sock begins with one
-        defines["NET_COOKIE_OFFSET"] = btf.offset("net", "net_cookie")
-    except KernelError as error:
-        notes.append(f"flows name no interface: {error}")
+    for loss, wanted in _OFFSETS:
+        try:
+            defines.update({macro: btf.offset(structure, member) for macro, structure, member in wanted})
+        except KernelError as error:
+            notes.append(f"{loss}: {error}")
     return defines
 
 
@@ -141,21 +158,35 @@ def _load(unit: Unit) -> tuple[list[int], list[str]]:
     from netmond.kernel.btf import Btf
 
     notes: list[str] = []
-    defines = dict(unit.defines)
     with Btf() as btf:  # also the check that there is one: BCC's own maps and programs are described in it
-        defines.update(_kernel_defines(btf, notes))
+        found = _kernel_defines(btf, notes)
+    try:
+        return _compile(unit, found), notes
+    except Exception as error:
+        if not _may_load():
+            raise
+        # Lockdown in confidentiality mode, for one, forbids reading the kernel's structures.
+        plain = {name: value for name, value in found.items() if not name.endswith("_OFFSET")}
+        descriptors = _compile(unit, plain)
+        return descriptors, [*notes, *(f"{loss}: {_describe(error)}" for loss, _ in _OFFSETS)]
 
+
+def _compile(unit: Unit, found: Mapping[str, int]) -> list[int]:
     import bcc
 
     directory = source_directory()
-    flags = [f"-I{directory}", "-Wno-macro-redefined", *(f"-D{name}={value}" for name, value in defines.items())]
-    module = bcc.BPF(src_file=str(directory / unit.source), cflags=flags)
+    defines = [f"-D{name}={value}" for name, value in {**unit.defines, **found}.items()]
+    module = bcc.BPF(
+        src_file=str(directory / unit.source), cflags=[f"-I{directory}", "-Wno-macro-redefined", *defines]
+    )
     descriptors = [
         module.load_func(program.name, getattr(bcc.BPF, program.kind), None, program.attach_type or 0).fd
         for program in unit.programs
     ]
-    descriptors += [module[name].map_fd for name in unit.maps]
-    return descriptors, notes
+    # Duplicates: the module closes its own when it is collected.
+    return [
+        os.dup(descriptor) for descriptor in (*descriptors, *(module[name].map_fd for name in unit.maps))
+    ]
 
 
 def _describe(error: BaseException) -> str:

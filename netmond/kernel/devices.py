@@ -34,7 +34,9 @@ def devices() -> dict[int, Device]:
     request = _IFINFOMSG.pack(0, 0, 0, 0, 0)
     return {
         device.info.index: device
-        for device in (_device(answer) for answer in netlink.dump(netlink.ROUTE, netlink.RTM_GETLINK, request))
+        for device in (
+            _device(answer) for answer in netlink.dump(netlink.ROUTE, netlink.RTM_GETLINK, request)
+        )
     }
 
 
@@ -94,7 +96,7 @@ def default_route_devices() -> set[str]:
 
 
 def choose(wanted: list[str] | tuple[str, ...], present: dict[int, Device]) -> set[str]:
-    """Names to monitor: those listed; ``auto`` stands for all physical ones and those with a default route."""
+    """Names to monitor: those listed; ``auto``: all physical ones and those with a default route."""
     names = {name for name in wanted if name != "auto"}
     if "auto" in wanted:
         names |= {device.info.name for device in present.values() if device.info.kind == "physical"}

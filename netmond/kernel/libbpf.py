@@ -40,7 +40,13 @@ class _LinkCreateOpts(ctypes.Structure):
 
 
 class _TcHook(ctypes.Structure):
-    _fields_ = (("sz", c_size_t), ("ifindex", c_int), ("attach_point", c_int), ("parent", c_uint32), ("unused", c_size_t))
+    _fields_ = (
+        ("sz", c_size_t),
+        ("ifindex", c_int),
+        ("attach_point", c_int),
+        ("parent", c_uint32),
+        ("unused", c_size_t),
+    )
 
 
 class _TcOpts(ctypes.Structure):
@@ -192,7 +198,9 @@ def program_name(program_id: int) -> str:
         return ""
     try:
         info, size = _ProgInfo(), c_uint32(ctypes.sizeof(_ProgInfo))
-        _check(library.bpf_obj_get_info_by_fd(descriptor, byref(info), byref(size)), "cannot inspect a program")
+        _check(
+            library.bpf_obj_get_info_by_fd(descriptor, byref(info), byref(size)), "cannot inspect a program"
+        )
         return str(info.name.decode(errors="replace"))
     finally:
         os.close(descriptor)
@@ -246,7 +254,13 @@ def map_read(map_: int, keys: NDArray[np.generic], values: NDArray[np.generic]) 
     while done < len(keys):
         count = c_uint32(len(keys) - done)
         result = read(
-            map_, position, _pointer(cursor), _pointer(keys[done:]), _pointer(values[done:]), byref(count), None
+            map_,
+            position,
+            _pointer(cursor),
+            _pointer(keys[done:]),
+            _pointer(values[done:]),
+            byref(count),
+            None,
         )
         code = ctypes.get_errno() if result < 0 else 0
         if result < 0 and code != errno.ENOENT:

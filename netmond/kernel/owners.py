@@ -17,7 +17,9 @@ from netmond.kernel import netlink
 
 _SOCK_DIAG_BY_FAMILY = 20
 _REQUEST = struct.Struct("=BBBxI48x")  # struct inet_diag_req_v2: family, protocol, ext, states, id
-_COOKIE_AT = 4 + 40  # in struct inet_diag_msg: after family, state, timer, retrans, ports, addresses, interface
+_COOKIE_AT = (
+    4 + 40
+)  # in struct inet_diag_msg: after family, state, timer, retrans, ports, addresses, interface
 _COOKIE = struct.Struct("=II")
 _INODE_AT = 4 + 48 + 16  # after expires, rqueue, wqueue, uid
 _INODE = struct.Struct("=I")

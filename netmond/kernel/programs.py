@@ -57,7 +57,12 @@ def interface_unit(*, targets: int, forwarded: int) -> Unit:
     """What to compile for InterfaceTables and the interfaces' links."""
     return Unit(
         source="interfaces.c",
-        defines={"CPUS": possible_cpus(), "PORTS": MAX_PORTS, "TARGETS": target_capacity(targets), "FORWARDED": forwarded},
+        defines={
+            "CPUS": possible_cpus(),
+            "PORTS": MAX_PORTS,
+            "TARGETS": target_capacity(targets),
+            "FORWARDED": forwarded,
+        },
         programs=(
             Program(name="interface_ingress", kind="SCHED_CLS"),
             Program(name="interface_egress", kind="SCHED_CLS"),

@@ -20,6 +20,7 @@ from netmond.kernel import libbpf, wire
 from netmond.kernel.programs import MAX_PORTS, OVERFLOWS, possible_cpus, target_capacity
 from netmond.model import Network
 
+
 def map_array(descriptor: int, dtype: DTypeLike, length: int, offset: int = 0) -> NDArray[Any]:
     """`length` elements of an mmap-able BPF array as a live, writable numpy array.
 
@@ -28,7 +29,9 @@ def map_array(descriptor: int, dtype: DTypeLike, length: int, offset: int = 0) -
     size = np.dtype(dtype).itemsize * length
     pages = -(-size // mmap.PAGESIZE) * mmap.PAGESIZE
     try:
-        memory = mmap.mmap(descriptor, pages, mmap.MAP_SHARED, mmap.PROT_READ | mmap.PROT_WRITE, offset=offset)
+        memory = mmap.mmap(
+            descriptor, pages, mmap.MAP_SHARED, mmap.PROT_READ | mmap.PROT_WRITE, offset=offset
+        )
     except OSError as error:
         raise KernelError(f"cannot map a BPF array: {os.strerror(error.errno or 0)}") from error
     return np.frombuffer(memory, dtype, length)
@@ -171,7 +174,9 @@ class InterfaceTables:
         cpus = possible_cpus()
         tables = InterfaceTables(
             port_counters=CpuArray(maps["port_counters"], wire.PORT_COUNTERS, cpus, MAX_PORTS),
-            target_counters=CpuArray(maps["target_counters"], wire.TARGET_COUNTERS, cpus, target_capacity(targets)),
+            target_counters=CpuArray(
+                maps["target_counters"], wire.TARGET_COUNTERS, cpus, target_capacity(targets)
+            ),
             losses=map_array(maps["losses"], np.uint64, len(wire.INTERFACE_LOSSES)),
             settings=map_array(maps["settings"], np.uint64, wire.SETTINGS),
             forwarded=HashTable(maps["forwarded"], wire.FORWARDED_KEY, wire.TALLY, forwarded),

@@ -94,7 +94,12 @@ EXCLUSIVE_CLASSES = len(CLASSES) - 1
 CLASS = np.dtype([("packets", "u8"), ("bytes", "u8")])
 
 PORT_DIRECTION = np.dtype(
-    [("stack_packets", "u8"), ("stack_bytes", "u8"), ("class", CLASS, (len(CLASSES),)), ("unused", "u8", (4,))]
+    [
+        ("stack_packets", "u8"),
+        ("stack_bytes", "u8"),
+        ("class", CLASS, (len(CLASSES),)),
+        ("unused", "u8", (4,)),
+    ]
 )
 
 PORT_COUNTERS = np.dtype([("in", PORT_DIRECTION), ("out", PORT_DIRECTION)])
@@ -103,7 +108,9 @@ PORT = np.dtype([("index", "u4"), ("flags", "u2"), ("link_header", "u2")])
 
 PORT_LOOPBACK = 1
 
-TARGET_COUNTERS = np.dtype([("in_packets", "u8"), ("in_bytes", "u8"), ("out_packets", "u8"), ("out_bytes", "u8")])
+TARGET_COUNTERS = np.dtype(
+    [("in_packets", "u8"), ("in_bytes", "u8"), ("out_packets", "u8"), ("out_bytes", "u8")]
+)
 
 #: Places in the `settings` arrays
 SETTING_EPOCH, SETTING_TARGETS4, SETTING_TARGETS6 = range(3)

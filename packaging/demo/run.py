@@ -123,7 +123,9 @@ def netmonctl(*arguments: str, quiet: bool = False) -> str:
     """Output of a netmonctl command; what it complains about is part of it unless quiet."""
     stderr = subprocess.DEVNULL if quiet else subprocess.STDOUT
     command = [sys.executable, "-m", "netmonctl", *arguments]
-    return subprocess.run(command, cwd=TREE, text=True, stdout=subprocess.PIPE, stderr=stderr, check=False).stdout
+    return subprocess.run(
+        command, cwd=TREE, text=True, stdout=subprocess.PIPE, stderr=stderr, check=False
+    ).stdout
 
 
 def traffic() -> int:
@@ -218,7 +220,12 @@ def main() -> int:
             while time.monotonic() < end:
                 time.sleep(2)  # the pace of the picture
                 picture = screen(demo)
-                print(f"\x1b[H\x1b[2J{picture}\nCtrl-C ends this and leaves nothing behind." if live else picture, flush=True)
+                print(
+                    f"\x1b[H\x1b[2J{picture}\nCtrl-C ends this and leaves nothing behind."
+                    if live
+                    else picture,
+                    flush=True,
+                )
         except KeyboardInterrupt:
             print("\nEnding; everything of ours is taken away.")
     return 0

@@ -47,7 +47,7 @@ GOLDEN = {
     "Target.Remove": "a{sv} -> ",
     "Target.Describe": " -> s",
     "Target.Address": "s read const",
-    "Target.Since": "t read const",
+    "Target.Since": "t read false",
     "Target.InPackets": "t read false",
     "Target.InBytes": "t read false",
     "Target.OutPackets": "t read false",

@@ -110,7 +110,7 @@ def test_levels(journald: Sent, name: str) -> None:
 
 
 def test_level_changes_at_once(journald: Sent) -> None:
-    """LogControl1: levels and targets change while running, others change nothing; "auto" reads as what it is."""
+    """LogControl1: levels and targets change while running, others change nothing; "auto" is resolved."""
     control = log.setup_logging("err")
     logging.getLogger("netmond").info("no")
     control.level = "debug"
