@@ -139,7 +139,7 @@ class Meter:
         self._users.begin_tick()
         self._units.begin_tick()
         self._processes.begin_tick()
-        # Peers before slots: the kernel counts a packet in the slot first, so no peer is ahead of its socket.
+        # Peers before slots: the kernel counts in the slot first, so no peer is ahead of its socket.
         self._peers.update(*self._tables.peers.read())
         live = self._recognise()
         sockets = self._account(live, now)

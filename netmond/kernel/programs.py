@@ -1,4 +1,4 @@
-"""What is compiled and where it attaches. Light to import: compiling starts before anything else is loaded."""
+"""What is compiled and where it attaches. Light to import: compiling starts before all else is loaded."""
 
 from __future__ import annotations
 
