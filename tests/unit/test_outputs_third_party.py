@@ -25,7 +25,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 def example() -> str:
     """The class in the documentation."""
-    text = (ROOT / "packaging" / "outputs-example.md").read_text()
+    text = (ROOT / "README.md").read_text()
     blocks = re.findall(r"^```python\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
     assert len(blocks) == 1
     return str(blocks[0])
