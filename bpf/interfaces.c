@@ -70,22 +70,23 @@ struct frame {
     bool multicast;
 };
 
-/* Reads a frame of which the first bytes are at `data`. `type` is used where there is no link header. */
+/* Reads a frame of which the first bytes are at `data`. `type` is used where there is no link header;
+ * `untagged`: the kernel keeps the outermost VLAN tag beside the frame, not in it. */
 static __always_inline void parse_frame(void *data, void *end, struct port *port, __be16 type,
-                                        struct frame *frame)
+                                        bool untagged, struct frame *frame)
 {
     u32 at = 0;
 
     frame->class = CLASS_OTHER;
     if (port->link_header) {
-        at = parse_ethernet(data, end, &type);
+        at = parse_ethernet(data, end, &type, MAX_VLAN_TAGS - untagged);
         if (!at) {
             lose(LOST_MALFORMED);
             return;
         }
         frame->multicast = *(u8 *)data & 1; /* group bit, IEEE 802 */
     }
-    frame->link_header = at;
+    frame->link_header = at + untagged * sizeof(struct vlan_tag);
     if (type == bpf_htons(ETHERTYPE_IPV4)) {
         frame->ip = parse_ipv4(data + at, end, &frame->packet);
         frame->class = frame->ip ? CLASS_IPV4 : CLASS_OTHER;
@@ -199,6 +200,7 @@ static __always_inline void count_forwarded(struct __sk_buff *skb, struct frame 
     struct forwarded_key key = {};
     struct tally zero = {};
     struct tally *tally;
+    u64 stack, wire;
 
     __builtin_memcpy(key.source, frame->packet.source, sizeof(key.source));
     __builtin_memcpy(key.destination, frame->packet.destination, sizeof(key.destination));
@@ -217,26 +219,33 @@ static __always_inline void count_forwarded(struct __sk_buff *skb, struct frame 
         return;
     }
     /* base and surplus as in struct direction; several CPUs may forward one flow */
-    __sync_fetch_and_add(&tally->out_bytes, frame->stack_bytes - frame->link_header);
-    __sync_fetch_and_add(&tally->out_surplus, frame->wire_bytes - frame->wire_packets * frame->link_header -
-                                                  (frame->stack_bytes - frame->link_header));
+    stack = skb->len - (frame->link_header - (skb->vlan_present ? sizeof(struct vlan_tag) : 0));
+    wire = frame->wire_bytes - frame->wire_packets * frame->link_header;
+    __sync_fetch_and_add(&tally->out_bytes, stack);
+    __sync_fetch_and_add(&tally->out_surplus, wire - stack);
     __sync_fetch_and_add(&tally->out_packets, 1 | frame->wire_packets << 32);
     tally->last_seen = now();
 }
 
-/* Undoes segmentation offload in the figures. */
-static __always_inline void unfold(struct __sk_buff *skb, struct frame *frame)
+/* Works out the figures: segmentation offload undone, a VLAN tag beside the frame put back. The dummy
+ * header on lo is left out, as the kernel's own counter does (loopback_xmit). */
+static __always_inline void unfold(struct __sk_buff *skb, struct port *port, bool in, struct frame *frame)
 {
-    u32 headers = frame->link_header + frame->packet.ip_header + frame->packet.transport_header;
-    u32 segments = skb->gso_segs;
+    u32 length = skb->len, tag = skb->vlan_present ? sizeof(struct vlan_tag) : 0;
+    u32 headers, segments = skb->gso_segs;
 
-    frame->stack_bytes = skb->len;
+    if (port->flags & PORT_LOOPBACK) {
+        length -= frame->link_header;
+        frame->link_header = 0;
+    }
+    headers = frame->link_header + frame->packet.ip_header + frame->packet.transport_header;
+    frame->stack_bytes = length + (in ? tag : 0);
     frame->wire_packets = 1;
-    frame->wire_bytes = skb->len;
+    frame->wire_bytes = length + tag;
     if (!skb->gso_size || !frame->ip)
         return;
     if (!segments) /* packets from outside (virtio, tun) may leave it to be worked out */
-        segments = (skb->len - headers + skb->gso_size - 1) / skb->gso_size;
+        segments = (frame->wire_bytes - headers + skb->gso_size - 1) / skb->gso_size;
     if (segments > 1) {
         frame->wire_packets = segments;
         frame->wire_bytes += (u64)(segments - 1) * headers;
@@ -267,8 +276,8 @@ static __always_inline int count_skb(struct __sk_buff *skb, bool in)
         data = (void *)(long)skb->data;
         end = (void *)(long)skb->data_end;
     }
-    parse_frame(data, end, port, skb->protocol, &frame);
-    unfold(skb, &frame);
+    parse_frame(data, end, port, skb->protocol, skb->vlan_present, &frame);
+    unfold(skb, port, in, &frame);
     count_frame(port, &frame, cpu, in);
     if (!frame.ip)
         return TC_NEXT;
@@ -310,7 +319,7 @@ int interface_xdp(struct xdp_md *context)
         lose(LOST_NO_PORT);
         return XDP_PASS_ON;
     }
-    parse_frame(data, end, port, 0, &frame);
+    parse_frame(data, end, port, 0, false, &frame);
     frame.stack_bytes = end - data;
     frame.wire_packets = 1;
     frame.wire_bytes = frame.stack_bytes;

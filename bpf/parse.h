@@ -198,8 +198,8 @@ transport:
     return true;
 }
 
-/* Steps over an Ethernet header and its VLAN tags. Returns the length, 0: cut short. */
-static __always_inline u32 parse_ethernet(void *at, void *end, __be16 *type)
+/* Steps over an Ethernet header and at most so many VLAN tags. Returns the length, 0: cut short. */
+static __always_inline u32 parse_ethernet(void *at, void *end, __be16 *type, int tags)
 {
     struct ethernet *ethernet = at;
     struct vlan_tag *tag;
@@ -211,7 +211,7 @@ static __always_inline u32 parse_ethernet(void *at, void *end, __be16 *type)
     *type = ethernet->type;
 #pragma unroll
     for (i = 0; i < MAX_VLAN_TAGS; i++) {
-        if (*type != bpf_htons(ETHERTYPE_8021Q) && *type != bpf_htons(ETHERTYPE_8021AD))
+        if (i >= tags || (*type != bpf_htons(ETHERTYPE_8021Q) && *type != bpf_htons(ETHERTYPE_8021AD)))
             break;
         tag = at + length;
         if ((void *)(tag + 1) > end)

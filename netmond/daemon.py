@@ -20,7 +20,7 @@ from netmond.errors import NetmondError, NoSuchTarget, Unavailable
 from netmond.footprint import make_room
 from netmond.kernel import netlink
 from netmond.kernel.owners import find_owners
-from netmond.model import Feature, FeatureState, Network, Snapshot
+from netmond.model import Feature, FeatureState, Loss, Network, Snapshot
 from netmond.notify import notify
 from netmond.outputs import protocol
 from netmond.outputs.log import LogControl, reloaded
@@ -56,6 +56,8 @@ class Daemon:
     _searched: dict[int, None] = field(default_factory=dict)
     _search: asyncio.Task[None] | None = None
     _next_search: float = 0.0
+    _failed_ticks: int = 0
+    _reloading: asyncio.Task[None] | None = None
     _stopping: asyncio.Event = field(default_factory=asyncio.Event)
 
     def __post_init__(self) -> None:
@@ -64,7 +66,7 @@ class Daemon:
             sockets=self.parts.sockets,
             traffic=self.parts.traffic,
             features=self._features,
-            losses=self._outputs.losses,
+            losses=self._losses,
         )
         self._authority = Authority(group=self.config.access.group)
         self._service = Service(self, self._names, self._authority)
@@ -76,7 +78,7 @@ class Daemon:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stopping.set)
-        loop.add_signal_handler(signal.SIGHUP, lambda: loop.create_task(self._reload_on_signal()))
+        loop.add_signal_handler(signal.SIGHUP, self._hang_up)
         self._restore_targets()
         await self._service.start()
         self._bus = Feature(name="bus", state=FeatureState.ON)
@@ -103,12 +105,30 @@ class Daemon:
                 return
             except TimeoutError:
                 pass
-            self._collector.tick()
-            self._publish()
-            self._look_for_owners()
-            notify(f"WATCHDOG=1\nSTATUS={self._summary()}")
+            if self._tick():
+                notify(f"WATCHDOG=1\nSTATUS={self._summary()}")
             interval = self.config.daemon.interval
             due = max(due + interval, monotonic())
+
+    def _tick(self) -> bool:
+        """One tick and what depends on it; False: the kernel did not answer, which is not fatal."""
+        try:
+            self._collector.tick()
+        except NetmondError as error:
+            self._failed_ticks += 1
+            if self._failed_ticks == 1:
+                log.error("A tick failed: %s", error)
+            return False
+        self._publish()
+        self._look_for_owners()
+        return True
+
+    def _losses(self) -> tuple[Loss, ...]:
+        meaning = "ticks at which the kernel's tables could not be read: the next one makes up for it"
+        return (
+            Loss(name="collector.failed-ticks", count=self._failed_ticks, meaning=meaning),
+            *self._outputs.losses(),
+        )
 
     def _publish(self) -> None:
         make_room(len(self._collector.snapshot.flows))
@@ -289,6 +309,9 @@ class Daemon:
         traffic.targets.add(added, time())
         self._configured = set(new.targets.addresses)
         self._targets_changed(added, removed)
+
+    def _hang_up(self) -> None:
+        self._reloading = asyncio.get_running_loop().create_task(self._reload_on_signal())
 
     async def _reload_on_signal(self) -> None:
         try:

@@ -22,7 +22,7 @@ _PIECE = 2048  # rows accounted for at a time
 _BLOCK = 1024  # slots looked at beyond the highest one ever used
 _CROWDED = 7 / 8  # share of slots or rows in use from which silent ones are given up sooner
 _IDLE_IF_CROWDED = 30.0  # seconds
-_PROCESSES_AT_MOST = 8192
+_UNITS_AT_MOST, _PROCESSES_AT_MOST = 8192, 8192
 _NANO = 1e-9
 
 #: Words of a slot seen as 16 times u8, see struct direction: what `last` keeps, and the rest.
@@ -142,6 +142,7 @@ class Meter:
         # Peers before slots: the kernel counts in the slot first, so no peer is ahead of its socket.
         self._peers.update(*self._tables.peers.read())
         live = self._recognise()
+        self._forget(live)
         sockets = self._account(live, now)
         peer_slots, peers_ended = self._account_peers(now, live[sockets.ended])
         self._account_overflow()
@@ -348,7 +349,6 @@ class Meter:
         )
 
     def _usage(self, flows: FlowRows, live: NDArray[np.intp], now: Now) -> Usage:
-        self._forget_processes(live)
         units = self._units.keys
         processes = self._processes.keys
         unit_names = tuple(unit for unit, _, _ in units)
@@ -397,21 +397,33 @@ class Meter:
         self._words[doomed, _OUT_STATE] = 0
         self._doomed[doomed] = True
 
-    def _forget_processes(self, live: NDArray[np.intp]) -> None:
-        """Merges processes without a socket into one row per user and unit, when they are too many."""
-        keys = self._processes.keys
-        if len(keys) <= _PROCESSES_AT_MOST:
-            return
-        used = np.zeros(len(keys), np.bool_)
-        used[self._process[live]] = True
-        into = [key if used[row] else (0, b"", key[2], key[3]) for row, key in enumerate(keys)]
-        rows = self._processes.fold(into)
-        self._process[: self._extent] = rows[np.minimum(self._process[: self._extent], len(rows) - 1)]
+    def _forget(self, live: NDArray[np.intp]) -> None:
+        """Merges units, and processes, that have no socket any more, when they are too many."""
+        if len(self._units) > _UNITS_AT_MOST:
+            used = _marked(self._unit[live], len(self._units))
+            units = self._units.keys
+            into = [key if used[row] else (GONE, "", "") for row, key in enumerate(units)]
+            rows = self._units.fold(into)
+            self._unit[live] = rows[self._unit[live]]
+            moved = [(pid, comm, uid, int(rows[unit])) for pid, comm, uid, unit in self._processes.keys]
+            self._process[live] = self._processes.fold(moved)[self._process[live]]
+            self._same = False
+        if len(self._processes) > _PROCESSES_AT_MOST:
+            used = _marked(self._process[live], len(self._processes))
+            keys = self._processes.keys
+            ended = [key if used[row] else (0, b"", key[2], key[3]) for row, key in enumerate(keys)]
+            self._process[live] = self._processes.fold(ended)[self._process[live]]
 
 
 def _table(accounts: Accounts[Any], rows: NDArray[np.int32], now: Now, **columns: NDArray[Any]) -> Table:
     columns["flows"] = np.bincount(rows, minlength=len(accounts)).astype(np.uint32)
     return Table(columns=columns, counters=accounts.counters, rates=accounts.rates(now.interval))
+
+
+def _marked(rows: NDArray[np.int32], length: int) -> NDArray[np.bool_]:
+    marked = np.zeros(length, np.bool_)
+    marked[rows] = True
+    return marked
 
 
 def _texts(values: Iterable[str]) -> NDArray[Any]:

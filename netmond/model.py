@@ -21,7 +21,7 @@ Network = IPv4Network | IPv6Network
 #: Plain ``*_packets``/``*_bytes`` are wire-true: IP packets as they cross the wire, segmentation
 #: offload undone, counted from the IP header (no link layer). ``*_stack_*`` are what the network
 #: stack itself handled: a GSO/GRO super-packet is one packet and repeats no headers.
-#: Interface tables differ in one point: their bytes include the link-layer header.
+#: Interface tables differ in one point: their bytes include the link-layer header (lo has none).
 COUNTERS = (
     "in_packets",
     "in_bytes",

@@ -41,10 +41,10 @@ class Targets:
         self._limit = min(limit, tables.target_counters.capacity)
         self._places: dict[Network, int] = {}
         self._since: dict[Network, float] = {}
-        self._texts: dict[Network, str] = {}
         self._free = list(range(self._limit - 1, -1, -1))
         self._base = np.zeros((self._limit, len(_FIELDS)), np.uint64)
-        self._previous: dict[Network, NDArray[np.uint64]] = {}
+        self._previous = np.zeros_like(self._base)  # counters at the last tick, by place
+        self._addresses: NDArray[np.object_] | None = None  # of the last table, while they are right
 
     def __len__(self) -> int:
         return len(self._places)
@@ -72,10 +72,9 @@ class Targets:
         try:
             for network in wanted:
                 place = self._free.pop()
-                self._base[place] = self._read(place)
+                self._base[place] = self._previous[place] = self._read(place)
                 self._places[network] = place
                 self._since[network] = wall
-                self._texts[network] = network_text(network)
                 added.append(network)
                 self._tables.set_target(network, place)
         except BaseException:
@@ -93,26 +92,27 @@ class Targets:
         self._check(networks)
         for network in networks:
             place = self._places[network]
-            self._base[place] = self._read(place)
-            self._previous.pop(network, None)
+            self._base[place] = self._previous[place] = self._read(place)
             self._since[network] = wall
 
     def table(self, now: Now) -> Table:
         """All targets as in model.Snapshot, by order of being added."""
-        places = np.array(list(self._places.values()), np.intp)
-        addresses = np.empty(len(places), object)
-        addresses[:] = [self._texts[network] for network in self._places]
+        places = np.fromiter(self._places.values(), np.intp, len(self._places))
+        if self._addresses is None:
+            self._addresses = np.empty(len(places), object)
+            self._addresses[:] = [network_text(network) for network in self._places]
         counters = np.zeros((len(places), len(COUNTERS)), np.uint64)
+        deltas = np.zeros_like(counters)
         if len(places):
-            sums = self._tables.target_counters.sums(int(places.max()) + 1)
-            counters[:, : len(_FIELDS)] = sums[places] - self._base[places]
-            counters[:, len(_FIELDS) :] = counters[:, : len(_FIELDS)]
-        zero = np.zeros(len(COUNTERS), np.uint64)
-        before = [self._previous.get(network, zero) for network in self._places]
-        deltas = counters - np.array(before, np.uint64).reshape(counters.shape)
-        self._previous = dict(zip(self._places, counters, strict=True))
+            sums = self._tables.target_counters.sums(int(places.max()) + 1)[places]
+            counters[:, : len(_FIELDS)] = counters[:, len(_FIELDS) :] = sums - self._base[places]
+            deltas[:, : len(_FIELDS)] = sums - self._previous[places]
+            self._previous[places] = sums
         return Table(
-            columns={"address": addresses, "since": np.array(list(self._since.values()))},
+            columns={
+                "address": self._addresses,
+                "since": np.fromiter(self._since.values(), np.float64, len(self._since)),
+            },
             counters=counters,
             rates=rates_of(deltas, now.interval),
         )
@@ -125,12 +125,12 @@ class Targets:
     def _drop(self, networks: Iterable[Network]) -> None:
         for network in networks:
             self._free.append(self._places.pop(network))
-            del self._since[network], self._texts[network]
-            self._previous.pop(network, None)
+            del self._since[network]
             self._tables.unset_target(network)
         self._announce()
 
     def _announce(self) -> None:
+        self._addresses = None
         ipv4 = sum(network.version == 4 for network in self._places)
         self._tables.announce_targets(ipv4, len(self._places) - ipv4)
 

@@ -19,14 +19,14 @@ def _forbid_skip(report: pytest.TestReport | pytest.CollectReport) -> None:
     report.longrepr = f"skipped, which CI does not allow: {reason}"
 
 
-@pytest.hookimpl(hookwrapper=True, tryfirst=True)
+@pytest.hookimpl(hookwrapper=True, tryfirst=True)  # type: ignore[misc] # pluggy has no types
 def pytest_runtest_makereport() -> Iterator[None]:
     """Makes a skipped test a failed one."""
     outcome: Any = yield
     _forbid_skip(outcome.get_result())
 
 
-@pytest.hookimpl(hookwrapper=True, tryfirst=True)
+@pytest.hookimpl(hookwrapper=True, tryfirst=True)  # type: ignore[misc] # pluggy has no types
 def pytest_make_collect_report() -> Iterator[None]:
     """Makes a module that skips itself a failed one."""
     outcome: Any = yield

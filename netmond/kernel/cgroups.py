@@ -24,6 +24,10 @@ def find_cgroup2(mountinfo: str | None = None) -> Path:
     )
 
 
+#: Paths from which those of cgroups long gone are forgotten.
+_REMEMBERED = 1 << 16
+
+
 class CgroupPaths:
     """Paths below the hierarchy by cgroup id, which is the inode number of the directory.
 
@@ -41,6 +45,8 @@ class CgroupPaths:
         """
         wanted = set(ids)
         if not wanted <= self._paths.keys():
+            if len(self._paths) > _REMEMBERED:
+                self._paths.clear()
             self._walk()
         return {id_: self._paths[id_] for id_ in wanted if id_ in self._paths}
 

@@ -20,6 +20,9 @@ from netmond.kernel import libbpf, wire
 from netmond.kernel.programs import MAX_PORTS, OVERFLOWS, possible_cpus, target_capacity
 from netmond.model import Network
 
+#: Room for entries that come while a table is read.
+_SLACK = 256
+
 
 def map_array(descriptor: int, dtype: DTypeLike, length: int, offset: int = 0) -> NDArray[Any]:
     """`length` elements of an mmap-able BPF array as a live, writable numpy array.
@@ -108,8 +111,8 @@ class HashTable:
 
     def __init__(self, descriptor: int, key: np.dtype[Any], value: np.dtype[Any], capacity: int) -> None:
         self._descriptor = descriptor
-        self._keys = np.zeros(capacity, key)
-        self._values = np.zeros(capacity, value)
+        self._keys = np.zeros(capacity + _SLACK, key)
+        self._values = np.zeros(capacity + _SLACK, value)
         self.capacity = capacity
 
     def read(self) -> tuple[NDArray[Any], NDArray[Any]]:

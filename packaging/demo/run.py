@@ -79,7 +79,8 @@ def stop(process: subprocess.Popen[str]) -> None:
 
 
 def start(stack: ExitStack, *command: str, **options: object) -> subprocess.Popen[str]:
-    """Starts a process that ends with the demonstration, in a group of its own: Ctrl-C is for us."""
+    """Starts a process that ends with the demonstration, also if that is killed; Ctrl-C is for us alone."""
+    command = ("setpriv", "--pdeathsig", "TERM", *command)
     process = subprocess.Popen(command, text=True, start_new_session=True, **options)  # type: ignore[call-overload]
     stack.callback(stop, process)
     return process  # type: ignore[no-any-return]
@@ -149,6 +150,17 @@ def ip(*arguments: str) -> None:
     subprocess.run(["ip", *arguments], check=True)
 
 
+def sweep() -> None:
+    """Takes away what a demonstration that was killed left behind."""
+    listed = subprocess.run(["ip", "netns", "list"], text=True, capture_output=True, check=False).stdout
+    for name in (line.split()[0] for line in listed.splitlines() if line.startswith("netmond-demo-")):
+        if not Path("/proc", name.rpartition("-")[2]).exists():
+            ip("netns", "del", name)
+    for directory in Path(tempfile.gettempdir()).glob("netmond-run-*"):
+        if not Path("/proc", directory.name.split("-")[2]).exists():
+            shutil.rmtree(directory, ignore_errors=True)
+
+
 @contextmanager
 def cable() -> Iterator[None]:
     """A veth pair into a namespace of ours, addressed and up."""
@@ -200,7 +212,8 @@ def main() -> int:
         print("make run: loading eBPF programs takes root: sudo make run", file=sys.stderr)
         return 1
     signal.signal(signal.SIGTERM, terminate)
-    directory = Path(tempfile.mkdtemp(prefix="netmond-run-"))
+    sweep()
+    directory = Path(tempfile.mkdtemp(prefix=f"netmond-run-{os.getpid()}-"))
     live = sys.stdout.isatty()
     with ExitStack() as stack:
         stack.callback(shutil.rmtree, directory, ignore_errors=True)
