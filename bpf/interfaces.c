@@ -64,6 +64,7 @@ struct frame {
     u64 stack_bytes;
     u64 wire_packets;
     u64 wire_bytes;
+    u64 ip_bytes; /* wire bytes from the IP header on, without the padding of short Ethernet frames */
     u32 link_header;
     u32 class;
     bool ip; /* packet is filled in */
@@ -185,12 +186,12 @@ static __always_inline void count_targets(struct frame *frame, u32 cpu)
     counters = find_target(frame->packet.destination, ipv4, cpu, epoch);
     if (counters) {
         counters->in_packets += frame->wire_packets;
-        counters->in_bytes += frame->wire_bytes;
+        counters->in_bytes += frame->ip_bytes;
     }
     counters = find_target(frame->packet.source, ipv4, cpu, epoch);
     if (counters) {
         counters->out_packets += frame->wire_packets;
-        counters->out_bytes += frame->wire_bytes;
+        counters->out_bytes += frame->ip_bytes;
     }
 }
 
@@ -200,7 +201,7 @@ static __always_inline void count_forwarded(struct __sk_buff *skb, struct frame 
     struct forwarded_key key = {};
     struct tally zero = {};
     struct tally *tally;
-    u64 stack, wire;
+    u64 stack;
 
     __builtin_memcpy(key.source, frame->packet.source, sizeof(key.source));
     __builtin_memcpy(key.destination, frame->packet.destination, sizeof(key.destination));
@@ -219,12 +220,21 @@ static __always_inline void count_forwarded(struct __sk_buff *skb, struct frame 
         return;
     }
     /* base and surplus as in struct direction; several CPUs may forward one flow */
-    stack = skb->len - (frame->link_header - (skb->vlan_present ? sizeof(struct vlan_tag) : 0));
-    wire = frame->wire_bytes - frame->wire_packets * frame->link_header;
+    stack = frame->ip_bytes;
+    if (frame->wire_packets > 1)
+        stack -= (frame->wire_packets - 1) * (frame->packet.ip_header + frame->packet.transport_header);
     __sync_fetch_and_add(&tally->out_bytes, stack);
-    __sync_fetch_and_add(&tally->out_surplus, wire - stack);
+    __sync_fetch_and_add(&tally->out_surplus, frame->ip_bytes - stack);
     __sync_fetch_and_add(&tally->out_packets, 1 | frame->wire_packets << 32);
     tally->last_seen = now();
+}
+
+/* The bytes of one packet that came as it is on the wire. */
+static __always_inline void measure_packet(struct frame *frame)
+{
+    u64 rest = frame->wire_bytes - frame->link_header;
+
+    frame->ip_bytes = frame->packet.length && frame->packet.length < rest ? frame->packet.length : rest;
 }
 
 /* Works out the figures: segmentation offload undone, a VLAN tag beside the frame put back. The dummy
@@ -242,14 +252,17 @@ static __always_inline void unfold(struct __sk_buff *skb, struct port *port, boo
     frame->stack_bytes = length + (in ? tag : 0);
     frame->wire_packets = 1;
     frame->wire_bytes = length + tag;
-    if (!skb->gso_size || !frame->ip)
+    if (!skb->gso_size || !frame->ip) {
+        measure_packet(frame);
         return;
+    }
     if (!segments) /* packets from outside (virtio, tun) may leave it to be worked out */
         segments = (frame->wire_bytes - headers + skb->gso_size - 1) / skb->gso_size;
     if (segments > 1) {
         frame->wire_packets = segments;
         frame->wire_bytes += (u64)(segments - 1) * headers;
     }
+    frame->ip_bytes = frame->wire_bytes - frame->wire_packets * frame->link_header;
 }
 
 #define HEADERS_AT_MOST 128 /* Ethernet, two tags, IPv6, some extension headers, TCP's ports */
@@ -323,6 +336,7 @@ int interface_xdp(struct xdp_md *context)
     frame.stack_bytes = end - data;
     frame.wire_packets = 1;
     frame.wire_bytes = frame.stack_bytes;
+    measure_packet(&frame);
     count_frame(port, &frame, cpu, true);
     if (frame.ip)
         count_targets(&frame, cpu);

@@ -77,6 +77,7 @@ struct packet {
     u16 destination_port;
     u8 protocol;
     bool fragment;
+    u32 length; /* what the IP header says, 0: nothing (a jumbogram, or larger than the field) */
     u16 ip_header; /* bytes, extension headers included */
     u16 transport_header; /* bytes, 0: unknown */
 };
@@ -135,6 +136,7 @@ static __always_inline bool parse_ipv4(void *at, void *end, struct packet *packe
     map_ipv4(packet->source, ip->source);
     map_ipv4(packet->destination, ip->destination);
     packet->protocol = ip->protocol;
+    packet->length = bpf_ntohs(ip->total_length);
     packet->ip_header = length;
     packet->fragment = ip->fragment & bpf_htons(0x3fff); /* more fragments, or an offset */
     packet->source_port = 0;
@@ -164,6 +166,7 @@ static __always_inline bool parse_ipv6(void *at, void *end, struct packet *packe
     packet->destination[0] = ip->destination[0];
     packet->destination[1] = ip->destination[1];
     packet->fragment = false;
+    packet->length = ip->payload_length ? bpf_ntohs(ip->payload_length) + sizeof(*ip) : 0;
     packet->source_port = 0;
     packet->destination_port = 0;
     packet->transport_header = 0;

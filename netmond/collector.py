@@ -6,7 +6,7 @@ import os
 import resource
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -79,6 +79,17 @@ class Collector:
         self.snapshot = self._snapshot(now, self.snapshot.tick + 1)
         self._duration = (self._clock.monotonic_ns() - now.monotonic_ns) / 1e9
         return self.snapshot
+
+    def refresh(self) -> None:
+        """Shows what was just changed (targets, interfaces) without a tick: nothing is accounted."""
+        if self._traffic:
+            self.snapshot = replace(
+                self.snapshot,
+                interfaces=self._traffic.ports.current(),
+                targets=self._traffic.targets.current(),
+                links=self._links(),
+                features=self._features(),
+            )
 
     def _now(self) -> Now:
         now = self._clock.monotonic_ns()

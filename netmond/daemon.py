@@ -251,7 +251,7 @@ class Daemon:
 
     async def reset_targets(self, networks: Sequence[Network]) -> None:
         self._targets_or_none_such(networks).targets.reset(networks, time())
-        self._collector.tick()
+        self._collector.refresh()
 
     def _targets_or_none_such(self, networks: Sequence[Network]) -> Traffic:
         if self.parts.traffic is None and networks:
@@ -262,16 +262,16 @@ class Daemon:
 
     def _targets_changed(self, added: Sequence[Network], removed: Sequence[Network]) -> None:
         self._save_targets()
-        self._collector.tick()  # so that a list asked for next shows them
+        self._collector.refresh()
         self._service.targets_changed(added, removed)
 
     async def monitor_interface(self, name: str, attach: str) -> None:
         self._require_traffic().interfaces.add(name, attach)
-        self._collector.tick()
+        self._collector.refresh()
 
     async def unmonitor_interface(self, name: str) -> None:
         self._require_traffic().interfaces.remove(name)
-        self._collector.tick()
+        self._collector.refresh()
 
     async def reload(self) -> list[str]:
         notify("RELOADING=1")

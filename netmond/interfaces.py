@@ -16,6 +16,7 @@ from netmond.ports import Ports
 log = logging.getLogger(__name__)
 
 _XDP_MODES = ("xdp", "xdp-generic")
+_INSTEAD = ", tc used instead"
 
 
 class Attached(Protocol):
@@ -88,7 +89,7 @@ class Interfaces:
         self.refresh()
         attached = self._attached.get(ifindex)
         if attached is None or (mode in _XDP_MODES and attached.hook != mode):
-            reason = self._reasons.get(ifindex, "it has vanished")
+            reason = self._reasons.get(ifindex, "it has vanished").removesuffix(_INSTEAD)
             if before[0] is None:
                 del self._added[name]
             else:
@@ -161,7 +162,7 @@ class Interfaces:
             if mode in _XDP_MODES:
                 self._ports.close(index)
                 self._open(device, "tc")
-                self._reasons[index] = f"{mode} refused ({error}), tc used instead"
+                self._reasons[index] = f"{mode} refused ({error}){_INSTEAD}"
             else:
                 self._ports.close(index)
                 self._reasons[index] = str(error)

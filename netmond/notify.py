@@ -12,10 +12,12 @@ def notify(state: str, environ: Mapping[str, str] = os.environ) -> None:
     address = environ.get("NOTIFY_SOCKET", "")
     if not address.startswith(("/", "@")):
         return
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as connection:
+    # Not blocking: a manager that does not read must not stop the daemon.
+    kind = socket.SOCK_DGRAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK
+    with socket.socket(socket.AF_UNIX, kind) as connection:
         try:
             connection.sendto(
                 state.encode(), address.replace("@", "\0", 1) if address[0] == "@" else address
             )
-        except OSError:  # the manager is being restarted
+        except OSError:  # the manager is being restarted, or behind
             return

@@ -11,7 +11,7 @@ from netmond.accounts import Hash, Now, PerCpu, Tallies, rates_of, row_ids
 from netmond.errors import LimitExceeded
 from netmond.flowrows import FlowRows
 from netmond.kernel import wire
-from netmond.model import COUNTERS, FlowKind, Table
+from netmond.model import COUNTERS, RATES, FlowKind, Table
 
 _CROWDED = 7 / 8  # share of rows in use from which silent flows are given up sooner
 _IDLE, _IDLE_IF_CROWDED = 120.0, 10.0  # seconds
@@ -50,6 +50,7 @@ class Ports:
         self._free = list(range(tables.port_counters.capacity - 1, -1, -1))
         self._base = np.zeros((tables.port_counters.capacity, _WORDS), np.uint64)
         self._previous: dict[int, NDArray[np.uint64]] = {}
+        self._rates: dict[int, NDArray[np.float64]] = {}
         self._forwarded = Tallies()
 
     def __contains__(self, ifindex: int) -> bool:
@@ -68,10 +69,21 @@ class Ports:
         """Stops counting for this interface."""
         self._free.append(self._places.pop(ifindex))
         self._previous.pop(ifindex, None)
+        self._rates.pop(ifindex, None)
         self._tables.unset_port(ifindex)
 
     def table(self, now: Now) -> Table:
-        """All monitored interfaces as in model.Snapshot."""
+        """All monitored interfaces as in model.Snapshot, at a tick: rates are taken anew."""
+        table = self.current()
+        zero = np.zeros(len(COUNTERS), np.uint64)
+        before = [self._previous.get(ifindex, zero) for ifindex in self._places]
+        deltas = table.counters - np.array(before, np.uint64).reshape(table.counters.shape)
+        self._previous = dict(zip(self._places, table.counters, strict=True))
+        self._rates = dict(zip(self._places, rates_of(deltas, now.interval), strict=True))
+        return self.current()
+
+    def current(self) -> Table:
+        """The same between two ticks: the counters of now, the rates of the last tick."""
         places = list(self._places.values())
         sums = self._tables.port_counters.sums(max(places, default=-1) + 1)
         grown = (sums[places] - self._base[places]).view(wire.PORT_COUNTERS).reshape(len(places))
@@ -87,11 +99,9 @@ class Ports:
             for number, name in enumerate(wire.CLASSES):
                 for unit in ("packets", "bytes"):
                     columns[f"{direction}_{name}_{unit}"] = classes[unit][:, number].copy()
-        zero = np.zeros(len(COUNTERS), np.uint64)
-        before = [self._previous.get(ifindex, zero) for ifindex in self._places]
-        deltas = counters - np.array(before, np.uint64).reshape(counters.shape)
-        self._previous = dict(zip(self._places, counters, strict=True))
-        return Table(columns=columns, counters=counters, rates=rates_of(deltas, now.interval))
+        still = np.zeros(len(RATES))
+        rates = np.array([self._rates.get(ifindex, still) for ifindex in self._places])
+        return Table(columns=columns, counters=counters, rates=rates.reshape(-1, len(RATES)))
 
     def add_forwarded(self, flows: FlowRows, now: Now) -> None:
         """Adds the forwarded flows; those silent for long leave the kernel's table, for good."""

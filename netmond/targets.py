@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from netmond.accounts import Now, PerCpu, rates_of
 from netmond.errors import AlreadyExists, LimitExceeded, NoSuchTarget
-from netmond.model import COUNTERS, Network, Table
+from netmond.model import COUNTERS, RATES, Network, Table
 from netmond.query import network_text
 
 _FIELDS = ("in_packets", "in_bytes", "out_packets", "out_bytes")
@@ -44,6 +44,7 @@ class Targets:
         self._free = list(range(self._limit - 1, -1, -1))
         self._base = np.zeros((self._limit, len(_FIELDS)), np.uint64)
         self._previous = np.zeros_like(self._base)  # counters at the last tick, by place
+        self._rates = np.zeros((self._limit, len(RATES)))
         self._addresses: NDArray[np.object_] | None = None  # of the last table, while they are right
 
     def __len__(self) -> int:
@@ -72,7 +73,7 @@ class Targets:
         try:
             for network in wanted:
                 place = self._free.pop()
-                self._base[place] = self._previous[place] = self._read(place)
+                self._begin(place)
                 self._places[network] = place
                 self._since[network] = wall
                 added.append(network)
@@ -91,31 +92,44 @@ class Targets:
         """Begins again at zero; all or none. NoSuchTarget."""
         self._check(networks)
         for network in networks:
-            place = self._places[network]
-            self._base[place] = self._previous[place] = self._read(place)
+            self._begin(self._places[network])
             self._since[network] = wall
 
     def table(self, now: Now) -> Table:
-        """All targets as in model.Snapshot, by order of being added."""
-        places = np.fromiter(self._places.values(), np.intp, len(self._places))
+        """All targets as in model.Snapshot, by order of being added, at a tick: rates are taken anew."""
+        places = self._used()
+        if len(places):
+            sums = self._sums(places)
+            deltas = np.zeros((len(places), len(COUNTERS)), np.uint64)
+            deltas[:, : len(_FIELDS)] = sums - self._previous[places]
+            self._previous[places] = sums
+            self._rates[places] = rates_of(deltas, now.interval)
+        return self.current()
+
+    def current(self) -> Table:
+        """The same between two ticks: the counters of now, the rates of the last tick."""
+        places = self._used()
         if self._addresses is None:
             self._addresses = np.empty(len(places), object)
             self._addresses[:] = [network_text(network) for network in self._places]
         counters = np.zeros((len(places), len(COUNTERS)), np.uint64)
-        deltas = np.zeros_like(counters)
         if len(places):
-            sums = self._tables.target_counters.sums(int(places.max()) + 1)[places]
-            counters[:, : len(_FIELDS)] = counters[:, len(_FIELDS) :] = sums - self._base[places]
-            deltas[:, : len(_FIELDS)] = sums - self._previous[places]
-            self._previous[places] = sums
-        return Table(
-            columns={
-                "address": self._addresses,
-                "since": np.fromiter(self._since.values(), np.float64, len(self._since)),
-            },
-            counters=counters,
-            rates=rates_of(deltas, now.interval),
-        )
+            counters[:, : len(_FIELDS)] = self._sums(places) - self._base[places]
+            counters[:, len(_FIELDS) :] = counters[:, : len(_FIELDS)]
+        since = np.fromiter(self._since.values(), np.float64, len(self._since))
+        columns: dict[str, NDArray[Any]] = {"address": self._addresses, "since": since}
+        return Table(columns=columns, counters=counters, rates=self._rates[places])
+
+    def _used(self) -> NDArray[np.intp]:
+        return np.fromiter(self._places.values(), np.intp, len(self._places))
+
+    def _sums(self, places: NDArray[np.intp]) -> NDArray[np.uint64]:
+        return self._tables.target_counters.sums(int(places.max()) + 1)[places]
+
+    def _begin(self, place: int) -> None:
+        """Lets a place count from zero."""
+        self._base[place] = self._previous[place] = self._sums(np.array([place]))[0]
+        self._rates[place] = 0
 
     def _check(self, networks: Iterable[Network]) -> None:
         for network in networks:
@@ -133,7 +147,3 @@ class Targets:
         self._addresses = None
         ipv4 = sum(network.version == 4 for network in self._places)
         self._tables.announce_targets(ipv4, len(self._places) - ipv4)
-
-    def _read(self, place: int) -> NDArray[np.uint64]:
-        last: NDArray[np.uint64] = self._tables.target_counters.sums(place + 1)[place]
-        return last
