@@ -119,6 +119,7 @@ class Meter:
         self._last = np.zeros((size, WORDS), np.uint64)
         self._totals = np.zeros((size, len(COUNTERS)), np.uint64)
         self._to_peers = np.zeros((size, len(COUNTERS)), np.uint64)
+        self._had_peers = False  # leaves the pages of `_to_peers` untouched on machines without any
         self._doomed = np.zeros(size, np.bool_)  # cut off from its socket: given back at the next tick
         self._user, self._unit, self._process = (np.zeros(size, np.int32) for _ in range(3))
         self._who = {name: np.zeros(size, wire.FLOW[name]) for name in FlowRows.IDENTITY}
@@ -191,18 +192,21 @@ class Meter:
         generation = self._words[: self._extent, _IN_STATE] & _LOW
         seen = generation | self._words[: self._extent, _OUT_STATE] & ~_LOW
         changed = np.flatnonzero((generation != 0) & (seen != state))
-        claimed = changed[(seen[changed] ^ state[changed]) & _LOW != 0]
+        new = (seen[changed] ^ state[changed]) & _LOW != 0
+        claimed = changed[new]
         self._same &= not len(changed)
         self._last[claimed] = 0
         self._totals[claimed] = 0
         self._to_peers[claimed[self._to_peers[claimed].any(axis=1)]] = 0  # leaves untouched pages untouched
         state[changed] = seen[changed]
         if len(changed):
-            self._identify(changed)
+            self._identify(changed, new)
         return np.flatnonzero(state)
 
-    def _identify(self, slots: NDArray[np.intp]) -> None:
+    def _identify(self, slots: NDArray[np.intp], claimed: NDArray[np.bool_]) -> None:
         flows = self._tables.flows.take(slots)
+        for name in ("pid", "comm"):  # may have been learned since
+            flows[name][~claimed] = self._who[name][slots[~claimed]]
         for name, column in self._who.items():
             column[slots] = flows[name]
         uids, inverse = np.unique(flows["uid"], return_inverse=True)
@@ -275,7 +279,20 @@ class Meter:
                 self._peers.finish(int(row), final)
         known = slots >= 0
         np.add.at(self._to_peers, slots[known], self._peers.deltas[known])
+        self._had_peers = True
+        self._settle_twins(unconnected)
         return slots, done
+
+    def _settle_twins(self, slots: NDArray[np.intp]) -> None:
+        """A socket that lost its slot and claimed another has two for a tick, and its peers came to the one
+        found first: what that one never counted is the other's."""
+        cookies = self._who["cookie"][slots]
+        order = np.argsort(cookies, kind="stable")
+        for at in np.flatnonzero(cookies[order[1:]] == cookies[order[:-1]]).tolist():
+            one, other = slots[order[at]], slots[order[at + 1]]
+            excess = self._to_peers[one] - np.minimum(self._to_peers[one], self._totals[one])
+            self._to_peers[one] -= excess
+            self._to_peers[other] += excess
 
     def _account_overflow(self) -> None:
         self._overflow.update(*self._tables.overflow.read())
@@ -288,7 +305,7 @@ class Meter:
     # -- rows ----------------------------------------------------------------------------------------
 
     def _add_sockets(self, flows: FlowRows, now: Now, live: NDArray[np.intp], sockets: _Sockets) -> None:
-        if len(self._peers):
+        if self._had_peers:
             sockets.counters[:] -= np.minimum(self._to_peers[live], sockets.counters)
         if not self._same:
             self._names = self._identity(live)

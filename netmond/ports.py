@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from netmond.accounts import Hash, Now, PerCpu, Tallies, rates_of, row_ids
-from netmond.errors import LimitExceeded
+from netmond.errors import KernelError, LimitExceeded
 from netmond.flowrows import FlowRows
 from netmond.kernel import wire
 from netmond.model import COUNTERS, RATES, FlowKind, Table
@@ -62,8 +62,12 @@ class Ports:
             raise LimitExceeded(f"at most {len(self._base)} interfaces can be monitored at a time")
         place = self._free.pop()
         self._base[place] = self._tables.port_counters.sums(place + 1)[place]
+        try:
+            self._tables.set_port(ifindex, place, link_header=link_header, loopback=loopback)
+        except KernelError:
+            self._free.append(place)
+            raise
         self._places[ifindex] = place
-        self._tables.set_port(ifindex, place, link_header=link_header, loopback=loopback)
 
     def close(self, ifindex: int) -> None:
         """Stops counting for this interface."""

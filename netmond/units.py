@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import re
-
 _UNIT_SUFFIXES = (".service", ".scope", ".socket", ".mount", ".swap")
-_ESCAPE = re.compile(r"\\x([0-9a-f]{2})")
 
 #: For sockets whose cgroup was removed before anyone asked for its name.
 GONE = "(gone)"
@@ -17,7 +14,8 @@ def unit_of(path: str) -> tuple[str, str]:
     The unit is the first component below the slices; under a user manager that is followed by the
     user's own unit: ``user@1000.service/app.service``. A cgroup outside any unit
     stands for itself: its path.
-    The slice is the last one passed, ``-.slice`` for the root.
+    The slice is the last one passed, ``-.slice`` for the root. Names keep systemd's escapes: systemctl and
+    journalctl want them so.
     """
     slice_ = "-.slice"
     units: list[str] = []
@@ -32,8 +30,4 @@ def unit_of(path: str) -> tuple[str, str]:
         elif units and not units[0].startswith("user@"):
             break  # a sub-cgroup the unit was delegated
     unit = "/".join(units) if units else path
-    return _unescape(unit), _unescape(slice_)
-
-
-def _unescape(name: str) -> str:
-    return _ESCAPE.sub(lambda match: chr(int(match[1], 16)), name)
+    return unit, slice_
