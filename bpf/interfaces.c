@@ -10,6 +10,7 @@
  *
  * Compile-time settings: CPUS (possible CPUs), PORTS, TARGETS, FORWARDED (table sizes); COARSE_CLOCK.
  */
+#include "clock.h"
 #include "parse.h"
 
 #define CACHED_BITS 10 /* addresses remembered per CPU: 1,024 */
@@ -44,12 +45,7 @@ BPF_F_TABLE("array", u32, u64, settings, SETTINGS, BPF_F_MMAPABLE);
 #define TC_NEXT -1 /* TC_ACT_UNSPEC, TCX_NEXT: leave the packet to whoever is next */
 #define XDP_PASS_ON 2
 
-#ifdef COARSE_CLOCK
-#define now() bpf_ktime_get_coarse_ns()
-#else
-#define now() bpf_ktime_get_ns()
-#endif
-
+/* Stands in both programs: BCC rewrites what is done to maps in the file itself, not in headers. */
 static __always_inline void lose(u32 reason)
 {
     u64 *count = losses.lookup(&reason);

@@ -14,6 +14,8 @@
  * SOCK_NET_OFFSET and NET_COOKIE_OFFSET: places of the user and the network namespace in the kernel's
  * structures; COARSE_CLOCK, if there is bpf_ktime_get_coarse_ns (5.11).
  */
+#include "clock.h"
+#include "measure.h"
 #include "parse.h"
 
 /* Key: slot number. Value: counters. One per socket with traffic. User space maps it. */
@@ -30,7 +32,6 @@ BPF_TABLE("hash", struct overflow_key, struct tally, overflow, OVERFLOWS);
 BPF_F_TABLE("array", u32, u64, losses, SOCKET_LOSSES, BPF_F_MMAPABLE);
 /* Key: SETTING_*. User space writes it. */
 BPF_F_TABLE("array", u32, u64, settings, SETTINGS, BPF_F_MMAPABLE);
-
 /* Key: socket. Value: its owner and ticket. Accepted sockets get a copy (BPF_F_CLONE); the macro of
  * BCC has no place for that flag. */
 struct owners_table_t {
@@ -50,123 +51,15 @@ BPF_ANNOTATE_KV_PAIR(owners, int, struct owner);
 #define SOCK_DGRAM 2
 #define SOCK_RAW 3
 #define AF_INET 2
-#define FRAGMENT_HEADER 8 /* of IPv6, RFC 8200 4.5 */
-#define SMALLEST_MTU 1280 /* of IPv6, RFC 8200 5; few links have less */
 #define ACCEPT_WITHIN 16 /* packets sent, by which a connection has surely been accepted */
 
-#ifdef COARSE_CLOCK
-#define now() bpf_ktime_get_coarse_ns()
-#else
-#define now() bpf_ktime_get_ns()
-#endif
-
+/* Stands in both programs: BCC rewrites what is done to maps in the file itself, not in headers. */
 static __always_inline void lose(u32 reason)
 {
     u64 *count = losses.lookup(&reason);
 
     if (count)
         __sync_fetch_and_add(count, 1);
-}
-
-/* A packet as the wire sees it. */
-struct size {
-    u64 bytes;
-    u64 surplus;
-    u64 packets;
-};
-
-static __always_inline void parse(struct __sk_buff *skb, struct packet *packet, bool *whole)
-{
-    void *data = (void *)(long)skb->data;
-    void *end = (void *)(long)skb->data_end;
-
-    if (skb->protocol == bpf_htons(ETHERTYPE_IPV4))
-        *whole = parse_ipv4(data, end, packet);
-    else
-        *whole = parse_ipv6(data, end, packet);
-}
-
-/* The hooks see a datagram before it is cut in pieces and after they were put together: the size of
- * the pieces is that of the device's packets, or what reassembly (ip_frag_reasm) noted. 0: not in pieces. */
-static __always_inline u32 fragment_size(struct __sk_buff *skb, bool in)
-{
-#ifdef CB6_FRAGMENT_OFFSET
-    void *buffer = skb; /* what the context stands for: the kernel's struct sk_buff */
-    u64 device = 0;
-    u32 mtu = 0;
-    u16 largest = 0;
-
-    if (in && skb->protocol == bpf_htons(ETHERTYPE_IPV4)) {
-        bpf_probe_read_kernel(&largest, sizeof(largest), buffer + SKB_CB_OFFSET + CB4_FRAGMENT_OFFSET);
-        return largest;
-    }
-    if (in) {
-        bpf_probe_read_kernel(&largest, sizeof(largest), buffer + SKB_CB_OFFSET + CB6_FRAGMENT_OFFSET);
-        return largest;
-    }
-    bpf_probe_read_kernel(&device, sizeof(device), buffer + SKB_DEV_OFFSET);
-    bpf_probe_read_kernel(&mtu, sizeof(mtu), (void *)device + DEV_MTU_OFFSET);
-    return skb->len > mtu ? mtu : 0;
-#else
-    return 0;
-#endif
-}
-
-/* TCP fits its segments to the path; it shall not pay for the rest. */
-static __always_inline bool may_be_in_pieces(struct __sk_buff *skb)
-{
-    u8 *header = (void *)(long)skb->data;
-    void *end = (void *)(long)skb->data_end;
-    bool ipv4 = skb->protocol == bpf_htons(ETHERTYPE_IPV4);
-
-    if (skb->len <= SMALLEST_MTU || (void *)header + sizeof(struct ipv4) > end)
-        return false;
-    return (ipv4 ? ((struct ipv4 *)header)->protocol : ((struct ipv6 *)header)->next_header) != PROTOCOL_TCP;
-}
-
-static __always_inline void measure_fragments(struct __sk_buff *skb, struct size *size, bool in)
-{
-    struct packet packet = {};
-    u32 largest = fragment_size(skb, in), headers, payload, pieces;
-    bool ipv4 = skb->protocol == bpf_htons(ETHERTYPE_IPV4), whole;
-
-    if (!largest)
-        return;
-    parse(skb, &packet, &whole);
-    if (!whole)
-        return;
-    headers = packet.ip_header + (ipv4 ? 0 : FRAGMENT_HEADER);
-    if (largest < headers + 8)
-        return;
-    payload = (largest - headers) & ~7U;
-    pieces = (skb->len - packet.ip_header + payload - 1) / payload;
-    if (pieces < 2)
-        return;
-    size->surplus = (u64)pieces * headers - packet.ip_header;
-    size->packets = 1 | (u64)pieces << 32;
-}
-
-static __always_inline void measure(struct __sk_buff *skb, struct size *size, bool in)
-{
-    struct packet packet = {};
-    u32 headers, segments = 1;
-    bool whole;
-
-    size->bytes = skb->len;
-    size->surplus = 0;
-    if (skb->gso_size) {
-        parse(skb, &packet, &whole);
-        headers = packet.ip_header + packet.transport_header;
-        segments = skb->gso_segs;
-        if (!segments) /* packets from outside (virtio, tun) may leave it to be worked out */
-            segments = (skb->len - headers + skb->gso_size - 1) / skb->gso_size;
-        if (!segments)
-            segments = 1;
-        size->surplus = (u64)(segments - 1) * headers;
-    }
-    size->packets = 1 | (u64)segments << 32;
-    if (!skb->gso_size && may_be_in_pieces(skb))
-        measure_fragments(skb, size, in);
 }
 
 static __always_inline void add(struct tally *tally, struct size *size, bool in)

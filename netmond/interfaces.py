@@ -82,7 +82,7 @@ class Interfaces:
         """Monitors an interface from now on. NoSuchInterface, Unavailable (and then nothing has changed)."""
         ifindex = self._index(name)
         before = self._added.get(name), name in self._removed
-        self._close(ifindex)
+        self._detach(ifindex)  # the figures go on
         self._reasons.pop(ifindex, None)
         self._added[name] = mode
         self._removed.discard(name)
@@ -96,9 +96,11 @@ class Interfaces:
                 self._added[name] = before[0]
             if before[1]:
                 self._removed.add(name)
-            self._close(ifindex)
+            self._detach(ifindex)
             self._reasons.pop(ifindex, None)
             self.refresh()
+            if ifindex not in self._attached:
+                self._close(ifindex)
             raise Unavailable(f"cannot monitor {name}: {reason}")
 
     def remove(self, name: str) -> None:
@@ -149,31 +151,41 @@ class Interfaces:
         raise NoSuchInterface(f"there is no interface {name!r}: see netmonctl interfaces")
 
     def _open(self, device: Device, mode: str) -> None:
-        """Begins monitoring; falls back from XDP to tc, and says so."""
+        """Begins monitoring, or goes on in another way; falls back from XDP to tc, and says so."""
         index, name = device.info.index, device.info.name
         try:
-            self._ports.open(index, link_header=device.link_header, loopback=device.loopback)
+            if index not in self._ports:
+                self._ports.open(index, link_header=device.link_header, loopback=device.loopback)
         except NetmondError as error:
             self._reasons[index] = str(error)
             return
         try:
             self._attached[index] = self._attach(index, mode)
         except KernelError as error:
+            self._reasons[index] = str(error)
             if mode in _XDP_MODES:
+                self._reasons[index] = f"{mode} refused ({error}){self._instead(index)}"
+            if index not in self._attached:
                 self._ports.close(index)
-                self._open(device, "tc")
-                self._reasons[index] = f"{mode} refused ({error}){_INSTEAD}"
-            else:
-                self._ports.close(index)
-                self._reasons[index] = str(error)
             log.warning("Interface %s: %s", name, self._reasons[index])
             return
         log.info("Monitoring %s with %s", name, self._attached[index].hook)
 
-    def _close(self, ifindex: int) -> None:
+    def _instead(self, index: int) -> str:
+        try:
+            self._attached[index] = self._attach(index, "tc")
+        except KernelError as error:
+            return f", tc too ({error})"
+        return _INSTEAD
+
+    def _detach(self, ifindex: int) -> None:
         attached = self._attached.pop(ifindex, None)
         if attached is not None:
             attached.close()
+
+    def _close(self, ifindex: int) -> None:
+        self._detach(ifindex)
+        if ifindex in self._ports:
             self._ports.close(ifindex)
 
     def _info(self, info: InterfaceInfo) -> InterfaceInfo:

@@ -12,17 +12,16 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from netmond.accounts import WORDS, Accounts, Hash, Now, Tallies, as_words, rates_of, row_ids, unfold
+from netmond.accounts import WORDS, Hash, Now, Tallies, as_words, rates_of, row_ids, unfold
+from netmond.attribution import Attribution
 from netmond.flowrows import FlowRows
 from netmond.kernel import wire
 from netmond.model import COUNTERS, RATES, FlowKind, Table
-from netmond.units import GONE, unit_of
 
 _PIECE = 2048  # rows accounted for at a time
 _BLOCK = 1024  # slots looked at beyond the highest one ever used
 _CROWDED = 7 / 8  # share of slots or rows in use from which silent ones are given up sooner
 _IDLE_IF_CROWDED = 30.0  # seconds
-_UNITS_AT_MOST, _PROCESSES_AT_MOST = 8192, 8192
 _NANO = 1e-9
 
 #: Words of a slot seen as 16 times u8, see struct direction: what `last` keeps, and the rest.
@@ -97,9 +96,6 @@ class _Sockets:
         )
 
 
-_Process = tuple[int, bytes, int, int]  # pid, comm, uid, unit row
-
-
 class Meter:
     """State between ticks: what each slot held last time, and the running totals."""
 
@@ -125,9 +121,7 @@ class Meter:
         self._who = {name: np.zeros(size, wire.FLOW[name]) for name in FlowRows.IDENTITY}
         self._same = False  # the rows are those of the last tick, and so are these columns of theirs
         self._names: dict[str, NDArray[Any]] = {}
-        self._users: Accounts[int] = Accounts()
-        self._units: Accounts[tuple[str, str, str]] = Accounts()
-        self._processes: Accounts[_Process] = Accounts()
+        self._owners = Attribution(paths)
         self._peers = Tallies()
         self._overflow = Tallies()
 
@@ -137,13 +131,14 @@ class Meter:
 
     def tick(self, now: Now) -> Usage:
         """Reads the kernel's tables, updates every total and gives slots back that are no longer needed."""
-        self._users.begin_tick()
-        self._units.begin_tick()
-        self._processes.begin_tick()
+        self._owners.begin_tick()
         # Peers before slots: the kernel counts in the slot first, so no peer is ahead of its socket.
         self._peers.update(*self._tables.peers.read())
         live = self._recognise()
-        self._forget(live)
+        fewer = self._owners.forget(self._unit[live], self._process[live])
+        if fewer:
+            self._unit[live], self._process[live] = fewer
+            self._same = False
         sockets = self._account(live, now)
         peer_slots, peers_ended = self._account_peers(now, live[sockets.ended])
         self._account_overflow()
@@ -151,7 +146,13 @@ class Meter:
         self._add_sockets(flows, now, live, sockets)
         self._add_peers(flows, now, peer_slots, peers_ended)
         self._add_overflow(flows, now)
-        usage = self._usage(flows, live, now)
+        usage = Usage(
+            users=self._owners.users_table(self._user[live], now),
+            units=self._owners.units_table(self._unit[live], now),
+            processes=self._owners.processes_table(self._process[live], now),
+            flows=flows,
+            unit_names=self._owners.unit_names,
+        )
         self._retire(live, sockets, now)
         return usage
 
@@ -171,7 +172,7 @@ class Meter:
             pid, comm = processes[int(self._who["cookie"][slot])]
             self._who["pid"][slot], self._who["comm"][slot] = pid, comm
             uid, unit = int(self._who["uid"][slot]), int(self._unit[slot])
-            self._process[slot] = self._processes.row((pid, comm, uid, unit))
+            self._process[slot] = self._owners.process_rows([pid], [comm], [uid], [unit])[0]
             self._same = False
 
     # -- reading -------------------------------------------------------------------------------------
@@ -209,26 +210,15 @@ class Meter:
             flows[name][~claimed] = self._who[name][slots[~claimed]]
         for name, column in self._who.items():
             column[slots] = flows[name]
-        uids, inverse = np.unique(flows["uid"], return_inverse=True)
-        self._user[slots] = np.array([self._users.row(uid) for uid in uids.tolist()], np.int32)[inverse]
-        cgroups, inverse = np.unique(flows["cgroup"], return_inverse=True)
-        self._unit[slots] = self._unit_rows(cgroups.tolist())[inverse]
+        self._user[slots] = self._owners.user_rows(flows["uid"])
+        self._unit[slots] = self._owners.unit_rows(flows["cgroup"])
         columns = (
             flows["pid"].tolist(),
             flows["comm"].tolist(),
             flows["uid"].tolist(),
             self._unit[slots].tolist(),
         )
-        self._process[slots] = [self._processes.row(key) for key in zip(*columns, strict=True)]
-
-    def _unit_rows(self, cgroups: list[int]) -> NDArray[np.int32]:
-        paths = self._paths(cgroups)
-        rows = []
-        for cgroup in cgroups:
-            path = paths.get(cgroup, "")
-            unit, slice_ = unit_of(path) if path else (GONE, "")
-            rows.append(self._units.row((unit, slice_, path)))
-        return np.array(rows, np.int32)
+        self._process[slots] = self._owners.process_rows(*columns)
 
     # -- accounting ----------------------------------------------------------------------------------
 
@@ -246,9 +236,8 @@ class Meter:
             self._totals[slots] = totals
             busy = deltas.any(axis=1)
             grown = deltas[busy]
-            self._users.add(self._user[slots][busy], grown)
-            self._units.add(self._unit[slots][busy], grown)
-            self._processes.add(self._process[slots][busy], grown)
+            rows = slots[busy]
+            self._owners.add(grown, self._user[rows], self._unit[rows], self._process[rows])
             sockets.counters[piece] = totals
             sockets.rates[piece] = rates_of(deltas, now.interval)
             sockets.last_seen[piece] = np.maximum(records[:, _IN_LAST_SEEN], records[:, _OUT_LAST_SEEN])
@@ -298,9 +287,8 @@ class Meter:
         self._overflow.update(*self._tables.overflow.read())
         keys = self._overflow.keys
         if len(keys):
-            users = np.array([self._users.row(uid) for uid in keys["uid"].tolist()], np.int32)
-            self._users.add(users, self._overflow.deltas)
-            self._units.add(self._unit_rows(keys["cgroup"].tolist()), self._overflow.deltas)
+            users, units = self._owners.user_rows(keys["uid"]), self._owners.unit_rows(keys["cgroup"])
+            self._owners.add(self._overflow.deltas, users, units)
 
     # -- rows ----------------------------------------------------------------------------------------
 
@@ -360,36 +348,9 @@ class Meter:
             rates_of(self._overflow.deltas, now.interval),
             id=row_ids(keys),
             uid=keys["uid"],
-            unit_index=self._unit_rows(keys["cgroup"].tolist()),
+            unit_index=self._owners.unit_rows(keys["cgroup"]),
             first_seen=now.wall_of(values["first_seen"]),
             last_seen=now.wall_of(values["last_seen"]),
-        )
-
-    def _usage(self, flows: FlowRows, live: NDArray[np.intp], now: Now) -> Usage:
-        units = self._units.keys
-        processes = self._processes.keys
-        unit_names = tuple(unit for unit, _, _ in units)
-        return Usage(
-            users=_table(self._users, self._user[live], now, uid=np.array(self._users.keys, np.uint32)),
-            units=_table(
-                self._units,
-                self._unit[live],
-                now,
-                unit=_texts(unit_names),
-                slice=_texts([slice_ for _, slice_, _ in units]),
-                cgroup=_texts([path for _, _, path in units]),
-            ),
-            processes=_table(
-                self._processes,
-                self._process[live],
-                now,
-                pid=np.array([key[0] for key in processes], np.uint32),
-                comm=np.array([key[1] for key in processes], "S16"),
-                uid=np.array([key[2] for key in processes], np.uint32),
-                unit=_texts([unit_names[key[3]] for key in processes]),
-            ),
-            flows=flows,
-            unit_names=unit_names,
         )
 
     # -- giving back ---------------------------------------------------------------------------------
@@ -413,41 +374,6 @@ class Meter:
         self._words[doomed, _IN_STATE] = 0
         self._words[doomed, _OUT_STATE] = 0
         self._doomed[doomed] = True
-
-    def _forget(self, live: NDArray[np.intp]) -> None:
-        """Merges units, and processes, that have no socket any more, when they are too many."""
-        if len(self._units) > _UNITS_AT_MOST:
-            used = _marked(self._unit[live], len(self._units))
-            units = self._units.keys
-            into = [key if used[row] else (GONE, "", "") for row, key in enumerate(units)]
-            rows = self._units.fold(into)
-            self._unit[live] = rows[self._unit[live]]
-            moved = [(pid, comm, uid, int(rows[unit])) for pid, comm, uid, unit in self._processes.keys]
-            self._process[live] = self._processes.fold(moved)[self._process[live]]
-            self._same = False
-        if len(self._processes) > _PROCESSES_AT_MOST:
-            used = _marked(self._process[live], len(self._processes))
-            keys = self._processes.keys
-            ended = [key if used[row] else (0, b"", key[2], key[3]) for row, key in enumerate(keys)]
-            self._process[live] = self._processes.fold(ended)[self._process[live]]
-
-
-def _table(accounts: Accounts[Any], rows: NDArray[np.int32], now: Now, **columns: NDArray[Any]) -> Table:
-    columns["flows"] = np.bincount(rows, minlength=len(accounts)).astype(np.uint32)
-    return Table(columns=columns, counters=accounts.counters, rates=accounts.rates(now.interval))
-
-
-def _marked(rows: NDArray[np.int32], length: int) -> NDArray[np.bool_]:
-    marked = np.zeros(length, np.bool_)
-    marked[rows] = True
-    return marked
-
-
-def _texts(values: Iterable[str]) -> NDArray[Any]:
-    values = list(values)
-    column = np.empty(len(values), object)
-    column[:] = values
-    return column
 
 
 def _find(wanted: NDArray[Any], among: NDArray[Any], values: NDArray[np.intp]) -> NDArray[np.intp]:

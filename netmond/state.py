@@ -20,7 +20,10 @@ def load_targets(directory: Path) -> list[Network]:
     path = directory / _FILE
     try:
         with open(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC), encoding="utf-8") as file:
-            return [ip_network(address) for address in json.loads(file.read(_MAX_BYTES))]
+            saved = json.loads(file.read(_MAX_BYTES))
+        if not isinstance(saved, list) or not all(isinstance(address, str) for address in saved):
+            raise ValueError("not a list of addresses")
+        return [ip_network(address) for address in saved]
     except FileNotFoundError:
         return []
     except (OSError, ValueError, TypeError) as error:

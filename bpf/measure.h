@@ -1,0 +1,117 @@
+/*
+ * What a packet of a socket is on the wire: segmentation and fragmentation, which happen elsewhere in the
+ * stack, are worked out.
+ *
+ * Compile-time settings, if the kernel's BTF tells: SKB_DEV_OFFSET, SKB_CB_OFFSET, DEV_MTU_OFFSET,
+ * CB4_FRAGMENT_OFFSET, CB6_FRAGMENT_OFFSET.
+ */
+#ifndef NETMOND_MEASURE_H
+#define NETMOND_MEASURE_H
+
+#include "parse.h"
+
+#define FRAGMENT_HEADER 8 /* of IPv6, RFC 8200 4.5 */
+#define SMALLEST_MTU 1280 /* of IPv6, RFC 8200 5; few links have less */
+
+/* A packet as the wire sees it. */
+struct size {
+    u64 bytes;
+    u64 surplus;
+    u64 packets;
+};
+
+static __always_inline void parse(struct __sk_buff *skb, struct packet *packet, bool *whole)
+{
+    void *data = (void *)(long)skb->data;
+    void *end = (void *)(long)skb->data_end;
+
+    if (skb->protocol == bpf_htons(ETHERTYPE_IPV4))
+        *whole = parse_ipv4(data, end, packet);
+    else
+        *whole = parse_ipv6(data, end, packet);
+}
+
+/* The hooks see a datagram before it is cut in pieces and after they were put together: the size of
+ * the pieces is that of the device's packets, or what reassembly (ip_frag_reasm) noted. 0: not in pieces. */
+static __always_inline u32 fragment_size(struct __sk_buff *skb, bool in)
+{
+#ifdef CB6_FRAGMENT_OFFSET
+    void *buffer = skb; /* what the context stands for: the kernel's struct sk_buff */
+    u64 device = 0;
+    u32 mtu = 0;
+    u16 largest = 0;
+
+    if (in && skb->protocol == bpf_htons(ETHERTYPE_IPV4)) {
+        bpf_probe_read_kernel(&largest, sizeof(largest), buffer + SKB_CB_OFFSET + CB4_FRAGMENT_OFFSET);
+        return largest;
+    }
+    if (in) {
+        bpf_probe_read_kernel(&largest, sizeof(largest), buffer + SKB_CB_OFFSET + CB6_FRAGMENT_OFFSET);
+        return largest;
+    }
+    bpf_probe_read_kernel(&device, sizeof(device), buffer + SKB_DEV_OFFSET);
+    bpf_probe_read_kernel(&mtu, sizeof(mtu), (void *)device + DEV_MTU_OFFSET);
+    return skb->len > mtu ? mtu : 0;
+#else
+    return 0;
+#endif
+}
+
+/* TCP fits its segments to the path; it shall not pay for the rest. */
+static __always_inline bool may_be_in_pieces(struct __sk_buff *skb)
+{
+    u8 *header = (void *)(long)skb->data;
+    void *end = (void *)(long)skb->data_end;
+    bool ipv4 = skb->protocol == bpf_htons(ETHERTYPE_IPV4);
+
+    if (skb->len <= SMALLEST_MTU || (void *)header + sizeof(struct ipv4) > end)
+        return false;
+    return (ipv4 ? ((struct ipv4 *)header)->protocol : ((struct ipv6 *)header)->next_header) != PROTOCOL_TCP;
+}
+
+static __always_inline void measure_fragments(struct __sk_buff *skb, struct size *size, bool in)
+{
+    struct packet packet = {};
+    u32 largest = fragment_size(skb, in), headers, payload, pieces;
+    bool ipv4 = skb->protocol == bpf_htons(ETHERTYPE_IPV4), whole;
+
+    if (!largest)
+        return;
+    parse(skb, &packet, &whole);
+    if (!whole)
+        return;
+    headers = packet.ip_header + (ipv4 ? 0 : FRAGMENT_HEADER);
+    if (largest < headers + 8)
+        return;
+    payload = (largest - headers) & ~7U;
+    pieces = (skb->len - packet.ip_header + payload - 1) / payload;
+    if (pieces < 2)
+        return;
+    size->surplus = (u64)pieces * headers - packet.ip_header;
+    size->packets = 1 | (u64)pieces << 32;
+}
+
+static __always_inline void measure(struct __sk_buff *skb, struct size *size, bool in)
+{
+    struct packet packet = {};
+    u32 headers, segments = 1;
+    bool whole;
+
+    size->bytes = skb->len;
+    size->surplus = 0;
+    if (skb->gso_size) {
+        parse(skb, &packet, &whole);
+        headers = packet.ip_header + packet.transport_header;
+        segments = skb->gso_segs;
+        if (!segments) /* packets from outside (virtio, tun) may leave it to be worked out */
+            segments = (skb->len - headers + skb->gso_size - 1) / skb->gso_size;
+        if (!segments)
+            segments = 1;
+        size->surplus = (u64)(segments - 1) * headers;
+    }
+    size->packets = 1 | (u64)segments << 32;
+    if (!skb->gso_size && may_be_in_pieces(skb))
+        measure_fragments(skb, size, in);
+}
+
+#endif

@@ -1,0 +1,131 @@
+"""Whose it is: users, units and processes, each with a row and running totals. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from netmond.accounts import Accounts, Now
+from netmond.model import Table
+from netmond.units import GONE, unit_of
+
+_UNITS_AT_MOST, _PROCESSES_AT_MOST = 8192, 8192
+
+Rows = NDArray[np.int32]
+_Unit = tuple[str, str, str]  # unit, slice, cgroup
+_Process = tuple[int, bytes, int, int]  # pid, comm, uid, unit row
+
+
+class Attribution:
+    """Row numbers for owners of traffic, and what each row came to."""
+
+    def __init__(self, paths: Callable[[Iterable[int]], Mapping[int, str]]) -> None:
+        """paths: cgroup ids -> paths, leaving out unknown ones."""
+        self._paths = paths
+        self._users: Accounts[int] = Accounts()
+        self._units: Accounts[_Unit] = Accounts()
+        self._processes: Accounts[_Process] = Accounts()
+
+    @property
+    def unit_names(self) -> tuple[str, ...]:
+        """Names by unit row."""
+        return tuple(unit for unit, _, _ in self._units.keys)
+
+    def user_rows(self, uids: NDArray[np.uint32]) -> Rows:
+        distinct, inverse = np.unique(uids, return_inverse=True)
+        return np.array([self._users.row(uid) for uid in distinct.tolist()], np.int32)[inverse]
+
+    def unit_rows(self, cgroups: NDArray[np.uint64]) -> Rows:
+        """Rows of cgroup ids; those that cannot be found any more share one."""
+        distinct, inverse = np.unique(cgroups, return_inverse=True)
+        paths = self._paths(distinct.tolist())
+        rows = []
+        for cgroup in distinct.tolist():
+            path = paths.get(cgroup, "")
+            unit, slice_ = unit_of(path) if path else (GONE, "")
+            rows.append(self._units.row((unit, slice_, path)))
+        return np.array(rows, np.int32)[inverse]
+
+    def process_rows(
+        self, pids: list[int], comms: list[bytes], uids: list[int], units: list[int]
+    ) -> list[int]:
+        return [self._processes.row(key) for key in zip(pids, comms, uids, units, strict=True)]
+
+    def begin_tick(self) -> None:
+        self._users.begin_tick()
+        self._units.begin_tick()
+        self._processes.begin_tick()
+
+    def add(
+        self, deltas: NDArray[np.uint64], users: Rows, units: Rows, processes: Rows | None = None
+    ) -> None:
+        """Adds differences (n, 8) to their owners, given as rows; processes None: not known."""
+        self._users.add(users, deltas)
+        self._units.add(units, deltas)
+        if processes is not None:
+            self._processes.add(processes, deltas)
+
+    def forget(self, units: Rows, processes: Rows) -> tuple[Rows, Rows] | None:
+        """Merges units, and processes, that have no socket any more, when they are too many.
+
+        units, processes: rows of the sockets there are. Returns their new ones; None: nothing has changed.
+        """
+        if len(self._units) <= _UNITS_AT_MOST and len(self._processes) <= _PROCESSES_AT_MOST:
+            return None
+        if len(self._units) > _UNITS_AT_MOST:
+            used = _marked(units, len(self._units))
+            rows = self._units.fold(
+                [key if used[row] else (GONE, "", "") for row, key in enumerate(self._units.keys)]
+            )
+            units = rows[units]
+            processes = self._processes.fold(
+                [(pid, comm, uid, int(rows[unit])) for pid, comm, uid, unit in self._processes.keys]
+            )[processes]
+        if len(self._processes) > _PROCESSES_AT_MOST:
+            used = _marked(processes, len(self._processes))
+            processes = self._processes.fold(
+                [key if used[row] else (0, b"", *key[2:]) for row, key in enumerate(self._processes.keys)]
+            )[processes]
+        return units, processes
+
+    def users_table(self, rows: Rows, now: Now) -> Table:
+        """As in model.Snapshot; rows: one for each open socket. So the two below."""
+        return _table(self._users, rows, now, uid=np.array(self._users.keys, np.uint32))
+
+    def units_table(self, rows: Rows, now: Now) -> Table:
+        names = ("unit", "slice", "cgroup")
+        columns = {name: _texts(key[place] for key in self._units.keys) for place, name in enumerate(names)}
+        return _table(self._units, rows, now, **columns)
+
+    def processes_table(self, rows: Rows, now: Now) -> Table:
+        keys, units = self._processes.keys, self.unit_names
+        return _table(
+            self._processes,
+            rows,
+            now,
+            pid=np.array([key[0] for key in keys], np.uint32),
+            comm=np.array([key[1] for key in keys], "S16"),
+            uid=np.array([key[2] for key in keys], np.uint32),
+            unit=_texts(units[key[3]] for key in keys),
+        )
+
+
+def _table(accounts: Accounts[Any], rows: NDArray[np.int32], now: Now, **columns: NDArray[Any]) -> Table:
+    columns["flows"] = np.bincount(rows, minlength=len(accounts)).astype(np.uint32)
+    return Table(columns=columns, counters=accounts.counters, rates=accounts.rates(now.interval))
+
+
+def _marked(rows: NDArray[np.int32], length: int) -> NDArray[np.bool_]:
+    marked = np.zeros(length, np.bool_)
+    marked[rows] = True
+    return marked
+
+
+def _texts(values: Iterable[str]) -> NDArray[Any]:
+    values = list(values)
+    column = np.empty(len(values), object)
+    column[:] = values
+    return column
