@@ -186,6 +186,13 @@ static __always_inline struct slot *claim(struct __sk_buff *skb, struct owner *o
     sk = bpf_sk_fullsock(sk);
     if (!sk)
         return NULL;
+    /* Before anything can fail: accepted sockets start with a copy of this. */
+    if (sk->state == TCP_LISTEN) {
+        owner->flags |= FLOW_LISTENER;
+    } else if (owner->flags & FLOW_LISTENER) {
+        owner->flags = (owner->flags & FLOW_OLDER) | FLOW_ACCEPTED;
+        owner->epoch = 0;
+    }
     if ((u32)owner->ticket == NO_SLOT && owner->epoch == (u32)*epoch)
         return NULL; /* none was given back since this socket looked last */
     if (free_slots.pop(&index)) {
@@ -300,10 +307,8 @@ static __always_inline int count(struct __sk_buff *skb, bool in)
     generation = owner->ticket >> 32;
     slot = slots.lookup(&index);
     if (slot && slot->in.generation == generation) {
-        if (owner->flags & FLOW_LISTENER && sk->state != TCP_LISTEN) {
-            owner->flags = (owner->flags & FLOW_OLDER) | FLOW_ACCEPTED; /* a copy of its listener's */
-            slot = NULL;
-        }
+        if (owner->flags & FLOW_LISTENER && sk->state != TCP_LISTEN)
+            slot = NULL; /* its listener's */
     } else {
         slot = NULL;
     }
