@@ -193,7 +193,8 @@ def _describe(error: BaseException) -> str:
     if isinstance(error, ModuleNotFoundError) and error.name == "bcc":
         return f"{sys.executable} has no module bcc: install the package python3-bpfcc"
     text = str(error)
-    if "Operation not permitted" in text or "Permission denied" in text or not _may_load():
+    refusals = ("Operation not permitted", "Permission denied", "super-user privileges")
+    if any(refusal in text for refusal in refusals) or not _may_load():
         return "not permitted: netmond needs CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON (or root)"
     return text.splitlines()[0] if text else type(error).__name__
 

@@ -1,0 +1,174 @@
+"""Fixtures of the kernel tier: root, eBPF, and a machine of namespaces with a daemon on it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from tests.kernel.agent import Agent
+from tests.kernel.machine import Cgroup, Link, Machine, Namespace
+from tests.kernel.running import Netmond
+
+USER = 1234
+
+_TOOLS = ("dbus-daemon", "ethtool", "ip", "iperf3", "nsenter", "setpriv", "sysctl", "tc", "tcpdump", "bpftool")
+_running: list[Netmond] = []
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _able() -> None:
+    """Whatever is missing on a laptop is a skip, under CI a failure."""
+    missing = [tool for tool in _TOOLS if shutil.which(tool) is None]
+    reason = ""
+    if os.geteuid() != 0:
+        reason = "needs root"
+    elif missing:
+        reason = f"needs the programs {', '.join(missing)}"
+    elif not os.path.exists("/sys/kernel/btf/vmlinux"):
+        reason = "needs a kernel with BTF"
+    if reason:
+        (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(reason)
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Iterator[None]:
+    """Shows what every running daemon has said, when a test fails."""
+    outcome: Any = yield
+    report = outcome.get_result()
+    if report.failed:
+        for netmond in _running:
+            report.sections.append((f"netmond in {netmond.space.label}", netmond.log))
+
+
+@dataclass(frozen=True, slots=True)
+class Scene:
+    """Two namespaces and a link; the daemon runs in the one called near, if it is started."""
+
+    machine: Machine
+    near: Namespace
+    far: Namespace
+    link: Link
+    slice: Cgroup
+    unit: Cgroup
+
+    def netmond(self, **options: Any) -> Netmond:
+        """A daemon in the near namespace that meters the slice and monitors the link; started."""
+        made = self.daemon(**options)
+        made.start()
+        return made
+
+    def daemon(self, **options: Any) -> Netmond:
+        """The same, not started yet."""
+        options = {"interfaces": [self.link.near_device], "cgroup": self.slice, **options}
+        made = Netmond(options.pop("space", self.near), **options)
+        _running.append(made)
+        return made
+
+    def user(self, uid: int = USER, **options: Any) -> Agent:
+        """A process in the near namespace and in the unit."""
+        return Agent(self.near, uid=uid, cgroup=options.pop("cgroup", self.unit), **options)
+
+    def server(self, **options: Any) -> Agent:
+        """A process in the far namespace that nobody meters."""
+        return Agent(self.far, **options)
+
+
+@dataclass(frozen=True, slots=True)
+class Crossing:
+    """Three namespaces in a row: the daemon runs in the middle, which forwards between left and right."""
+
+    machine: Machine
+    left: Link
+    right: Link
+    slice: Cgroup
+
+    def netmond(self, **options: Any) -> Netmond:
+        """A daemon on the router that monitors both links; started."""
+        devices = [self.left.near_device, self.right.near_device]
+        made = Netmond(self.left.near, **{"interfaces": devices, "cgroup": self.slice, **options})
+        _running.append(made)
+        made.start()
+        return made
+
+    def exchange(self, family: int, *, count: int, size: int) -> None:
+        """Datagrams from left to right and back."""
+        server, client = Agent(self.right.far), Agent(self.left.far)
+        address = self.right.address(family, far=True)
+        port = server.do("echo_server", local=[address, 0])
+        client.do("udp", name="a", peer=[address, port])
+        client.do("exchange", name="a", count=count, size=size)
+
+
+def _crossing() -> Iterator[Crossing]:
+    machine = Machine()
+    first = len(_running)
+    try:
+        left, router, right = (machine.namespace(label) for label in ("left", "router", "right"))
+        crossing = Crossing(
+            machine=machine,
+            left=machine.link(router, left, number=1),
+            right=machine.link(router, right, number=2),
+            slice=machine.cgroup(f"{machine.label}.slice"),
+        )
+        router.sysctl({"net.ipv4.ip_forward": "1", "net.ipv6.conf.all.forwarding": "1"})
+        for link in (crossing.left, crossing.right):
+            link.far.ip(f"route add default via {link.address(4)}", f"route add ::/0 via {link.address(6)}")
+        yield crossing
+    finally:
+        _close(machine, first)
+
+
+def _close(machine: Machine, first: int) -> None:
+    try:
+        while len(_running) > first:
+            _running.pop().close()
+    finally:
+        machine.close()
+
+
+def _scene() -> Iterator[Scene]:
+    machine = Machine()
+    first = len(_running)
+    try:
+        near, far = machine.namespace("near"), machine.namespace("far")
+        yield Scene(
+            machine=machine,
+            near=near,
+            far=far,
+            link=machine.link(near, far),
+            slice=machine.cgroup(f"{machine.label}.slice"),
+            unit=machine.cgroup(f"{machine.label}.slice/foo.service"),
+        )
+    finally:
+        _close(machine, first)
+
+
+@pytest.fixture
+def scene() -> Iterator[Scene]:
+    """A machine for one test."""
+    yield from _scene()
+
+
+@pytest.fixture(scope="module")
+def shared() -> Iterator[Scene]:
+    """A machine for all tests of a module: each must use a user of its own."""
+    yield from _scene()
+
+
+@pytest.fixture
+def crossing() -> Iterator[Crossing]:
+    """A router for one test."""
+    yield from _crossing()
+
+
+@pytest.fixture
+def machine() -> Iterator[Machine]:
+    """An empty machine, to be furnished by the test."""
+    made = Machine()
+    yield made
+    made.close()

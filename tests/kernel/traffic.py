@@ -1,0 +1,278 @@
+"""Traffic on request: a program that runs in a namespace, as any user, and does what a test tells it.
+
+Reads one JSON request a line ({"do": NAME, ...arguments}), answers with one JSON line when it is done.
+It must not import anything of ours: other users cannot read this source tree.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import selectors
+import socket
+import struct
+import sys
+import threading
+from typing import Any
+
+_DEADLINE = 20.0
+_UDP_SEGMENT = 103
+_ECHO = {4: (socket.IPPROTO_ICMP, 8), 6: (socket.IPPROTO_ICMPV6, 128)}
+
+sockets: dict[str, socket.socket] = {}
+
+
+class _SaidAlready(Exception):
+    """Another process has answered the request."""
+
+
+
+def _family(address: str) -> socket.AddressFamily:
+    return socket.AF_INET6 if ":" in address else socket.AF_INET
+
+
+def udp(name: str, peer: list[Any] | None = None, local: list[Any] | None = None) -> int:
+    """Opens a UDP socket, bound and connected as wished; returns its port."""
+    made = socket.socket(_family((peer or local or ["0.0.0.0"])[0]), socket.SOCK_DGRAM)
+    made.settimeout(_DEADLINE)
+    if local:
+        made.bind(tuple(local))
+    if peer:
+        made.connect(tuple(peer))
+    sockets[name] = made
+    return int(made.getsockname()[1])
+
+
+def connect(name: str, peer: list[Any]) -> None:
+    """Connects a socket that there is (UDP: once more)."""
+    sockets[name].connect(tuple(peer))
+
+
+def tcp(name: str, peer: list[Any]) -> int:
+    """Opens a TCP connection; returns the local port."""
+    made = socket.create_connection(tuple(peer), _DEADLINE)
+    made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    sockets[name] = made
+    return int(made.getsockname()[1])
+
+
+def listen(name: str, local: list[Any]) -> int:
+    """Opens a TCP listener; returns its port."""
+    dual = local[0] == "::"
+    sockets[name] = socket.create_server(
+        tuple(local), family=_family(local[0]), backlog=512, dualstack_ipv6=dual
+    )
+    sockets[name].settimeout(_DEADLINE)
+    return int(sockets[name].getsockname()[1])
+
+
+def accept(name: str, listener: str) -> None:
+    """Accepts one connection."""
+    sockets[name], _ = sockets[listener].accept()
+    sockets[name].settimeout(_DEADLINE)
+
+
+def fork(uid: int) -> int:
+    """Hands the rest of the requests to a child that is another user; returns its pid."""
+    ready, done = os.pipe()
+    child = os.fork()
+    if child:
+        os.close(done)
+        os.read(ready, 1)  # until the child is who it shall be
+        print(json.dumps({"done": child}), flush=True)
+        os.waitpid(child, 0)
+        sys.exit(0)
+    os.setgroups([])
+    os.setresgid(uid, uid, uid)
+    os.setresuid(uid, uid, uid)
+    os.close(done)
+    raise _SaidAlready
+
+
+def exchange(name: str, count: int = 1, size: int = 100) -> None:
+    """Sends messages one after the other and waits for the echo of each."""
+    for _ in range(count):
+        sockets[name].sendall(bytes(size))
+        answer(name, 1, size, back=False)
+
+
+def answer(name: str, count: int = 1, size: int = 100, back: bool = True) -> None:
+    """Receives messages of a size and sends each back."""
+    for _ in range(count):
+        left = size
+        while left:
+            received = sockets[name].recv(left)
+            assert received, "the connection was closed"
+            left -= len(received)
+        if back:
+            sockets[name].sendall(bytes(size))
+    _acknowledge(name)
+
+
+def _acknowledge(name: str) -> None:
+    """TCP may keep its last acknowledgement back for 40 ms; a test that counts wants it now."""
+    if sockets[name].type == socket.SOCK_STREAM:
+        sockets[name].setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
+
+
+def send(name: str, count: int = 1, size: int = 100, to: list[list[Any]] | None = None) -> None:
+    """Sends messages and waits for nothing; to each of some peers if the socket is not connected."""
+    for peer in to or [None]:  # type: ignore[list-item]
+        for _ in range(count):
+            if peer:
+                sockets[name].sendto(bytes(size), tuple(peer))
+            else:
+                sockets[name].sendall(bytes(size))
+
+
+def send_segmented(name: str, size: int, segment: int) -> None:
+    """Sends one buffer that the kernel cuts into datagrams (UDP_SEGMENT, udp(7))."""
+    control = [(socket.SOL_UDP, _UDP_SEGMENT, struct.pack("=H", segment))]
+    sockets[name].sendmsg([bytes(size)], control)
+
+
+def close(name: str) -> None:
+    sockets.pop(name).close()
+
+
+def close_all() -> None:
+    while sockets:
+        sockets.popitem()[1].close()
+
+
+def drain(name: str, count: int) -> None:
+    """Receives that many messages."""
+    for _ in range(count):
+        sockets[name].recv(1 << 16)
+    _acknowledge(name)
+
+
+def finish(name: str) -> None:
+    """Waits for the other side to close, then closes."""
+    while sockets[name].recv(1 << 16):
+        pass
+    close(name)
+
+
+def many(prefix: str, count: int, peer: list[Any], exchanges: int, size: int = 100) -> None:
+    """Opens so many connected UDP sockets; each exchanges messages, all stay open."""
+    for number in range(count):
+        udp(f"{prefix}{number}", peer)
+    for number in range(count):
+        exchange(f"{prefix}{number}", exchanges, size)
+
+
+def from_many(count: int, peer: list[Any], network: str, exchanges: int, size: int = 100) -> None:
+    """Talks to a server from so many addresses of a network, one exchange after the other."""
+    for number in range(1, count + 1):
+        name = f"from{number}"
+        last = f":{number:x}" if ":" in network else f".{number // 250}.{number % 250 + 1}"
+        udp(name, peer, [network + last, 0])
+        exchange(name, exchanges, size)
+        close(name)
+
+
+def storm(peer: list[Any], count: int, size: int) -> None:
+    """Connects, sends, receives as much, and lets the server close first; so many times."""
+    request = bytes(size)
+    family = _family(peer[0])
+    for _ in range(count):
+        with socket.socket(family, socket.SOCK_STREAM) as one:
+            one.connect(tuple(peer))
+            one.send(request)
+            while one.recv(4096):
+                pass
+
+
+def short_server(local: list[Any]) -> int:
+    """Serves storm() in the background: an answer as long as the request, then close."""
+    listener = socket.create_server(tuple(local), family=_family(local[0]), backlog=1024)
+
+    def serve() -> None:
+        while True:
+            with listener.accept()[0] as one:
+                one.send(one.recv(4096))
+
+    threading.Thread(target=serve, daemon=True).start()
+    return int(listener.getsockname()[1])
+
+
+def echo_server(local: list[Any]) -> int:
+    """Sends back whatever comes, over UDP and TCP, in the background; returns the port."""
+    stream = socket.create_server(tuple(local), family=_family(local[0]), backlog=1024)
+    port = int(stream.getsockname()[1])
+    datagrams = socket.socket(_family(local[0]), socket.SOCK_DGRAM)
+    datagrams.bind((local[0], port))
+    threading.Thread(target=_echo, args=(stream, datagrams), daemon=True).start()
+    return port
+
+
+def _echo(stream: socket.socket, datagrams: socket.socket) -> None:
+    selector = selectors.DefaultSelector()
+    selector.register(stream, selectors.EVENT_READ)
+    selector.register(datagrams, selectors.EVENT_READ)
+    while True:
+        for key, _ in selector.select():
+            ready = key.fileobj
+            assert isinstance(ready, socket.socket)
+            if ready is datagrams:
+                data, peer = datagrams.recvfrom(1 << 16)
+                datagrams.sendto(data, peer)
+            elif ready is stream:
+                selector.register(stream.accept()[0], selectors.EVENT_READ)
+            else:
+                try:
+                    data = ready.recv(1 << 16)
+                except OSError:
+                    data = b""
+                if data:
+                    ready.sendall(data)
+                else:
+                    selector.unregister(ready)
+                    ready.close()
+
+
+def ping(address: str, count: int, size: int, raw: bool = False) -> None:
+    """Sends echo requests and waits for each reply, by a ping socket or a raw one (icmp(7), raw(7))."""
+    version = 6 if ":" in address else 4
+    protocol, request = _ECHO[version]
+    kind = socket.SOCK_RAW if raw else socket.SOCK_DGRAM
+    with socket.socket(_family(address), kind, protocol) as one:
+        one.settimeout(_DEADLINE)
+        if raw and version == 6:  # else neighbour discovery comes in, too
+            only_replies = bytearray(b"\xff" * 32)
+            only_replies[129 // 8] &= ~(1 << 129 % 8) & 0xFF
+            one.setsockopt(socket.IPPROTO_ICMPV6, 1, bytes(only_replies))
+        one.connect((address, 0))
+        for sequence in range(count):
+            message = struct.pack("!BBHHH", request, 0, 0, 7, sequence) + bytes(size)
+            if version == 4:
+                message = message[:2] + struct.pack("!H", _checksum(message)) + message[4:]
+            one.send(message)
+            one.recv(1 << 16)
+
+
+def _checksum(message: bytes) -> int:
+    """RFC 1071."""
+    message += bytes(len(message) % 2)
+    total = sum(struct.unpack(f"!{len(message) // 2}H", message))
+    while total >> 16:
+        total = (total & 0xFFFF) + (total >> 16)
+    return ~total & 0xFFFF
+
+
+def main() -> None:
+    print(json.dumps(os.getpid()), flush=True)
+    for line in sys.stdin:
+        request = json.loads(line)
+        try:
+            result: Any = {"done": globals()[request.pop("do")](**request)}
+        except _SaidAlready:
+            continue
+        except Exception as error:  # the test wants to know, whatever it is
+            result = {"error": f"{type(error).__name__}: {error}"}
+        print(json.dumps(result), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,230 @@
+"""The short-lived compiler: what it hands over, and what it says when it cannot."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from netmond.errors import KernelError
+from netmond.kernel import compile as compiler
+from netmond.kernel.compile import Compilation, Loaded, Program, Unit
+
+ROOT = Path(__file__).parents[2]
+UNIT = Unit(
+    source="sockets.c",
+    defines={"SLOTS": 16},
+    programs=(Program(name="first", kind="CGROUP_SKB", attach_type=1), Program(name="second", kind="XDP")),
+    maps=("slots", "flows", "peers"),
+)
+
+#: In the child: no BTF is read, and `bcc` is what a test puts beside.
+_SITE = """
+import sys, types
+
+class Btf:
+    def __enter__(self): return self
+    def __exit__(self, *_): pass
+    def has_function(self, name): return True
+    def offset(self, structure, member):
+        from netmond.errors import KernelError
+        raise KernelError(f"the kernel's BTF has no {structure}.{member}")
+
+sys.modules["netmond.kernel.btf"] = module = types.ModuleType("btf")
+module.Btf = Btf
+"""
+
+#: A bcc whose descriptors are files that hold their own name.
+_BCC = """
+import json, os, types
+
+class BPF:
+    CGROUP_SKB, XDP = "skb", "xdp"
+
+    def __init__(self, src_file, cflags):
+        flags = [flag for flag in cflags if flag.startswith("-D")]
+        self.about = {"source": os.path.basename(src_file), "flags": flags}
+
+    def file(self, name, **more):
+        descriptor = os.memfd_create(name)
+        os.pwrite(descriptor, json.dumps({"name": name, **more, **self.about}).encode(), 0)
+        return descriptor
+
+    def load_func(self, name, kind, device, attach_type):
+        return types.SimpleNamespace(fd=self.file(name, kind=kind, attach=attach_type))
+
+    def __getitem__(self, name):
+        return types.SimpleNamespace(map_fd=self.file(name))
+"""
+
+
+@pytest.fixture
+def child(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The directory from which the child takes its modules first."""
+    (tmp_path / "sitecustomize.py").write_text(_SITE)
+    (tmp_path / "bcc.py").write_text(_BCC)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    return tmp_path
+
+
+def content(descriptor: int) -> str:
+    return os.pread(descriptor, 4096, 0).decode()
+
+
+@pytest.fixture
+def loaded(child: Path) -> Iterator[Loaded]:
+    result = Compilation(UNIT).result()
+    yield result
+    result.close()
+
+
+def test_descriptors_arrive(loaded: Loaded) -> None:
+    """Each program and map under its own name, loaded as asked; they live on when the child has ended."""
+    assert loaded.programs.keys() == {"first", "second"}
+    assert loaded.maps.keys() == {"slots", "flows", "peers"}
+    for name, descriptor in (*loaded.programs.items(), *loaded.maps.items()):
+        assert f'"name": "{name}"' in content(descriptor)
+        assert not os.get_inheritable(descriptor)
+    assert '"kind": "skb", "attach": 1' in content(loaded.programs["first"])
+    assert '"kind": "xdp", "attach": 0' in content(loaded.programs["second"])
+
+
+def test_what_is_compiled(loaded: Loaded) -> None:
+    """The file that was named, with the sizes asked for and what the kernel offers."""
+    about = content(loaded.maps["slots"])
+
+    assert '"source": "sockets.c"' in about
+    assert '"-DSLOTS=16"' in about
+    assert '"-DCOARSE_CLOCK=1"' in about
+    assert "OFFSET" not in about
+
+
+def test_what_had_to_be_left_out(loaded: Loaded) -> None:
+    """A kernel whose types lack something costs a detail, with cause, and not the meter."""
+    assert (
+        "users of user namespaces appear under their inner ids: the kernel's BTF has no sock.sk_uid"
+        in loaded.notes
+    )
+
+
+def test_two_at_a_time(child: Path) -> None:
+    """Two compilations run side by side and do not get each other's answers."""
+    other = Unit(source="interfaces.c", defines={}, programs=(), maps=("ports",))
+    first, second = Compilation(UNIT), Compilation(other)
+
+    for result, source in ((second.result(), "interfaces.c"), (first.result(), "sockets.c")):
+        assert f'"source": "{source}"' in content(next(iter(result.maps.values())))
+        result.close()
+
+
+@pytest.mark.parametrize(
+    ("bcc", "said"),
+    [
+        (
+            "import sys; sys.modules['bcc'] = None; import bcc",
+            r"has no module bcc: install the package python3-bpfcc",
+        ),
+        (
+            "class BPF:\n    def __init__(self, **_): raise Exception('Failed: Operation not permitted')",
+            r"CAP_BPF",
+        ),
+        ("import os; os._exit(7)", r"the compiler ended with 7"),
+        (
+            "import os; os.write(2, b'one\\nLLVM ERROR: out of memory\\n'); os._exit(1)",
+            r"LLVM ERROR",
+        ),
+        ("import os, signal; os.kill(os.getpid(), signal.SIGKILL)", r"the compiler ended with -9"),
+    ],
+    ids=["no bcc", "not permitted", "silent", "last words", "killed"],
+)
+def test_what_goes_wrong(child: Path, bcc: str, said: str) -> None:
+    """However the child fails it is one line that names the file and the cause."""
+    (child / "bcc.py").write_text(bcc)
+
+    with pytest.raises(KernelError, match=rf"^cannot load sockets\.c: .*{said}") as raised:
+        Compilation(UNIT).result()
+
+    assert "\n" not in str(raised.value)
+
+
+def test_a_compiler_that_hangs(child: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is ended after a while, and the daemon goes on without."""
+    (child / "bcc.py").write_text("import signal; signal.pause()")
+    monkeypatch.setattr(compiler, "_TIMEOUT", 0.05)
+
+    with pytest.raises(
+        KernelError, match=r"cannot load sockets\.c: the compiler did not answer \(timed out\)"
+    ):
+        Compilation(UNIT).result()
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (Exception("Failed to load BPF program\nlong log"), "Failed to load BPF program"),
+        (PermissionError(1, "Operation not permitted"), "not permitted: netmond needs CAP_BPF"),
+        (Exception("Need super-user: Permission denied"), "not permitted: netmond needs CAP_BPF"),
+        (ModuleNotFoundError("No module named 'bcc'", name="bcc"), "install the package python3-bpfcc"),
+        (ModuleNotFoundError("No module named 'other'", name="other"), "No module named 'other'"),
+        (KeyError(), "KeyError"),
+    ],
+)
+def test_describe(monkeypatch: pytest.MonkeyPatch, error: Exception, said: str) -> None:
+    """The first line of an error, or the remedy if there is a usual one; never empty."""
+    monkeypatch.setattr(compiler, "_may_load", lambda: True)
+    described = compiler._describe(error)
+
+    assert said in described
+    assert "\n" not in described
+
+
+def test_describe_without_capabilities(monkeypatch: pytest.MonkeyPatch) -> None:
+    """bcc often says nothing useful then: the lack itself is the cause."""
+    monkeypatch.setattr(compiler, "_may_load", lambda: False)
+
+    assert "CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON" in compiler._describe(Exception("Failed to compile"))
+
+
+_AS_NOBODY = """
+from netmond.errors import KernelError
+from netmond.kernel.compile import Compilation
+from netmond.kernel.programs import socket_unit
+
+try:
+    Compilation(socket_unit(slots=16, peers=16)).result()
+except KernelError as error:
+    print(error)
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to become nobody")
+@pytest.mark.skipif(
+    importlib.util.find_spec("bcc") is None, reason="needs bcc (Debian package python3-bpfcc)"
+)
+def test_a_user_without_capabilities() -> None:
+    """The real compiler, run by nobody: one line that names the capabilities."""
+    with tempfile.TemporaryDirectory() as directory:
+        os.chmod(directory, 0o755)  # nobody may not look into pytest's own directories, or the tree's
+        for name in ("netmond", "bpf"):
+            shutil.copytree(ROOT / name, Path(directory, name), ignore=shutil.ignore_patterns("__pycache__"))
+        done = subprocess.run(
+            [sys.executable, "-c", _AS_NOBODY],
+            cwd=directory,
+            env={"PATH": os.environ["PATH"], "PYTHONDONTWRITEBYTECODE": "1"},
+            user=65534,
+            group=65534,
+            extra_groups=(),
+            capture_output=True,
+            text=True,
+        )
+
+    assert done.stderr == ""
+    needs = "netmond needs CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON (or root)"
+    assert done.stdout == f"cannot load sockets.c: not permitted: {needs}\n"

@@ -1,0 +1,81 @@
+"""What the daemon's process must not load, tried in processes of its own."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+
+
+def run(code: str) -> str:
+    """Runs code after stay_small(), as the daemon does, and returns what it printed."""
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-W",
+            "error",
+            "-c",
+            f"from netmond.footprint import *\nstay_small()\nimport sys\n{code}",
+        ],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+def test_no_openssl() -> None:
+    """asyncio and hashlib work without OpenSSL, which is neither imported nor mapped."""
+    code = (
+        "import asyncio, hashlib\n"
+        "print(asyncio.run(asyncio.sleep(0, 'slept')), hashlib.sha256(b'').hexdigest()[:8])\n"
+        "print('libssl' in open('/proc/self/maps').read(), bool(sys.modules.get('ssl')))\n"
+    )
+
+    assert run(code).split() == ["slept", "e3b0c442", "False", "False"]
+
+
+def test_the_whole_daemon_needs_none() -> None:
+    """All that the daemon imports comes without OpenSSL, LLVM and GLib."""
+    code = (
+        "import netmond.daemon\n"
+        "maps = open('/proc/self/maps').read()\n"
+        "print([name for name in ('libssl', 'libcrypto', 'libLLVM', 'libbcc', 'libglib') if name in maps])\n"
+        "print([name for name in ('bcc', 'gi', 'rich', 'pyroute2', 'psutil') if sys.modules.get(name)])\n"
+    )
+
+    assert run(code).splitlines() == ["[]", "[]"]
+
+
+def test_numpy_without_what_nobody_uses() -> None:
+    """Parts of numpy are there by name only: none of their code is loaded with numpy, or with the daemon."""
+    code = (
+        "import numpy, netmond.daemon\n"
+        "print([name for name in ('numpy.random.mtrand', 'numpy.ma.core', 'numpy.fft._pocketfft',"
+        " 'numpy.polynomial.polynomial') if name in sys.modules])\n"
+    )
+
+    assert run(code) == "[]"
+
+
+def test_they_work_when_used() -> None:
+    """At first use each of them is loaded and is itself."""
+    code = (
+        "import numpy\n"
+        "print(numpy.random.default_rng(23).integers(0, 7, 3).size)\n"
+        "print(numpy.ma.masked_equal([1, 2, 1], 1).sum())\n"
+        "print(numpy.fft.fft([1, 0]).real.tolist())\n"
+        "print(numpy.polynomial.Polynomial([1, 2])(3))\n"
+        "from numpy.random import Generator\n"
+        "print(Generator.__name__)\n"
+    )
+
+    assert run(code).splitlines() == ["3", "2", "[1.0, 1.0]", "7.0", "Generator"]
+
+
+def test_room_for_many_flows() -> None:
+    """make_room() may be called after every tick, with any number of flows."""
+    assert run("make_room(0); make_room(100_003); make_room(100_003); print('fine')") == "fine"

@@ -1,0 +1,386 @@
+"""The layouts shared with the kernel: pinned byte by byte, and compared with bpf/types.h."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from netmond.kernel import wire
+
+LAYOUTS: dict[str, np.dtype[Any]] = {
+    "direction": wire.DIRECTION,
+    "slot": wire.SLOT,
+    "flow": wire.FLOW,
+    "tally": wire.TALLY,
+    "peer_key": wire.PEER_KEY,
+    "overflow_key": wire.OVERFLOW_KEY,
+    "forwarded_key": wire.FORWARDED_KEY,
+    "port_direction": wire.PORT_DIRECTION,
+    "port_counters": wire.PORT_COUNTERS,
+    "port": wire.PORT,
+    "target_counters": wire.TARGET_COUNTERS,
+}
+#: Socket storage, which user space never sees, and the keys of the tries: see test_kernel_edges.py.
+KERNEL_ONLY = {"owner", "target4_key", "target6_key"}
+
+_LOCAL = bytes(10) + b"\xff\xff\xc0\x00\x02\x01"  # ::ffff:192.0.2.1
+_REMOTE = b"\x20\x01\x0d\xb8" + bytes(11) + b"\x07"  # 2001:db8::7
+
+_TALLY = (
+    b"\xf1\x03\x00\x00\x00\x00\x00\x00"  # in_bytes: 1009
+    b"\x28\x00\x00\x00\x00\x00\x00\x00"  # in_surplus: 40
+    b"\x05\x00\x00\x00\x07\x00\x00\x00"  # in_packets: 5 of the stack, 7 on the wire
+    b"\xd3\x07\x00\x00\x00\x00\x00\x00"  # out_bytes: 2003
+    b"\x50\x00\x00\x00\x00\x00\x00\x00"  # out_surplus: 80
+    b"\x0b\x00\x00\x00\x0d\x00\x00\x00"  # out_packets: 11 of the stack, 13 on the wire
+    b"\x00\xca\x9a\x3b\x00\x00\x00\x00"  # first_seen: 1 s
+    b"\x00\x94\x35\x77\x00\x00\x00\x00"  # last_seen: 2 s
+)
+_DIRECTION = (
+    b"\x03\x00\x00\x00"  # generation: 3
+    b"\x01\x00\x00\x00"  # note: SLOT_RELEASED
+    b"\xf1\x03\x00\x00\x00\x00\x00\x00"  # bytes: 1009
+    b"\x28\x00\x00\x00\x00\x00\x00\x00"  # surplus: 40
+    b"\x05\x00\x00\x00\x07\x00\x00\x00"  # packets: 5 of the stack, 7 on the wire
+    b"\x00\xca\x9a\x3b\x00\x00\x00\x00"  # last_seen: 1 s
+    b"\xad\x06\x00\x00"  # srtt_us: 1709
+    b"\x17\x00\x00\x00"  # retransmits: 23
+    b"\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00"  # unused
+)
+_FLOW = (
+    b"\xf1\x03\x00\x00\x00\x00\x00\x00"  # cookie: 1009
+    b"\xd3\x07\x00\x00\x00\x00\x00\x00"  # cgroup: 2003
+    b"\x01\x00\x00\xf0\x00\x00\x00\x00"  # netns: 4026531841
+    b"\x00\xca\x9a\x3b\x00\x00\x00\x00"  # first_seen: 1 s
+    + _LOCAL  # local
+    + _REMOTE  # remote
+    + b"\x39\x30"  # local_port: 12345
+    b"\xbb\x01"  # remote_port: 443
+    b"\x06"  # protocol: TCP
+    b"\x0a"  # flags: FLOW_ACCEPTED | FLOW_LISTENER
+    b"\x00\x00"  # unused
+    b"\x03\x00\x00\x00"  # generation: 3
+    b"\x05\x00\x00\x00"  # revision: 5
+    b"\xd2\x04\x00\x00"  # uid: 1234
+    b"\x93\x10\x00\x00"  # pid: 4243
+    b"\x02\x00\x00\x00"  # ifindex: 2
+    b"\x00\x00\x00\x00"  # unused2
+    b"curl\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00"  # comm
+    b"\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00"  # unused3
+)
+_PORT_DIRECTION = (
+    b"\x0b\x00\x00\x00\x00\x00\x00\x00"  # stack_packets: 11
+    b"\xf1\x03\x00\x00\x00\x00\x00\x00"  # stack_bytes: 1009
+    b"\x02\x00\x00\x00\x00\x00\x00\x00"  # class[CLASS_IPV4].packets: 2
+    b"\xca\x00\x00\x00\x00\x00\x00\x00"  # class[CLASS_IPV4].bytes: 202
+    b"\x03\x00\x00\x00\x00\x00\x00\x00"  # class[CLASS_IPV6].packets: 3
+    b"\x2f\x01\x00\x00\x00\x00\x00\x00"  # class[CLASS_IPV6].bytes: 303
+    b"\x05\x00\x00\x00\x00\x00\x00\x00"  # class[CLASS_ARP].packets: 5
+    b"\xf9\x01\x00\x00\x00\x00\x00\x00"  # class[CLASS_ARP].bytes: 505
+    b"\x07\x00\x00\x00\x00\x00\x00\x00"  # class[CLASS_OTHER].packets: 7
+    b"\xc3\x02\x00\x00\x00\x00\x00\x00"  # class[CLASS_OTHER].bytes: 707
+    b"\x0d\x00\x00\x00\x00\x00\x00\x00"  # class[CLASS_MULTICAST].packets: 13
+    b"\x21\x05\x00\x00\x00\x00\x00\x00"  # class[CLASS_MULTICAST].bytes: 1313
+    b"\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00"  # unused
+    b"\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00"
+)
+
+#: struct -> bytes as a little-endian machine writes them, and what the fields must read as
+LITERALS: dict[str, tuple[bytes, dict[str, Any]]] = {
+    "direction": (
+        _DIRECTION,
+        {
+            "generation": 3,
+            "note": wire.SLOT_RELEASED,
+            "bytes": 1009,
+            "surplus": 40,
+            "packets": 5 | 7 << 32,
+            "last_seen": 1_000_000_000,
+            "srtt_us": 1709,
+            "retransmits": 23,
+            "unused": [0, 0],
+        },
+    ),
+    "slot": (
+        _DIRECTION  # in
+        + bytes(64),  # out
+        {"in": (3, 1, 1009, 40, 5 | 7 << 32, 1_000_000_000, 1709, 23, [0, 0]), "out": (0,) * 8 + ([0, 0],)},
+    ),
+    "flow": (
+        _FLOW,
+        {
+            "cookie": 1009,
+            "cgroup": 2003,
+            "netns": 4_026_531_841,
+            "first_seen": 1_000_000_000,
+            "local": _LOCAL,
+            "remote": _REMOTE,
+            "local_port": 12_345,
+            "remote_port": 443,
+            "protocol": 6,
+            "flags": wire.FLOW_ACCEPTED | wire.FLOW_LISTENER,
+            "unused": 0,
+            "generation": 3,
+            "revision": 5,
+            "uid": 1234,
+            "pid": 4243,
+            "ifindex": 2,
+            "unused2": 0,
+            "comm": b"curl",
+            "unused3": [0, 0],
+        },
+    ),
+    "tally": (
+        _TALLY,
+        {
+            "in_bytes": 1009,
+            "in_surplus": 40,
+            "in_packets": 5 | 7 << 32,
+            "out_bytes": 2003,
+            "out_surplus": 80,
+            "out_packets": 11 | 13 << 32,
+            "first_seen": 1_000_000_000,
+            "last_seen": 2_000_000_000,
+        },
+    ),
+    "peer_key": (
+        b"\xf1\x03\x00\x00\x00\x00\x00\x00"  # cookie: 1009
+        + _REMOTE  # remote
+        + b"\x35\x00"  # remote_port: 53
+        b"\x00\x00\x00\x00\x00\x00",  # unused
+        {"cookie": 1009, "remote": _REMOTE, "remote_port": 53, "unused": [0, 0, 0]},
+    ),
+    "overflow_key": (
+        b"\xd2\x04\x00\x00"  # uid: 1234
+        b"\x00\x00\x00\x00"  # unused
+        b"\xd3\x07\x00\x00\x00\x00\x00\x00",  # cgroup: 2003
+        {"uid": 1234, "unused": 0, "cgroup": 2003},
+    ),
+    "forwarded_key": (
+        _LOCAL  # source
+        + _REMOTE  # destination
+        + b"\x39\x30"  # source_port: 12345
+        b"\xbb\x01"  # destination_port: 443
+        b"\x11"  # protocol: UDP
+        b"\x00\x00\x00"  # unused
+        b"\x02\x00\x00\x00"  # ifindex: 2
+        b"\x00\x00\x00\x00",  # unused2
+        {
+            "source": _LOCAL,
+            "destination": _REMOTE,
+            "source_port": 12_345,
+            "destination_port": 443,
+            "protocol": 17,
+            "unused": [0, 0, 0],
+            "ifindex": 2,
+            "unused2": 0,
+        },
+    ),
+    "port_direction": (
+        _PORT_DIRECTION,
+        {
+            "stack_packets": 11,
+            "stack_bytes": 1009,
+            "class": [(2, 202), (3, 303), (5, 505), (7, 707), (13, 1313)],
+            "unused": [0, 0, 0, 0],
+        },
+    ),
+    "port_counters": (
+        bytes(128)  # in
+        + _PORT_DIRECTION,  # out
+        {
+            "in": (0, 0, [(0, 0)] * 5, [0] * 4),
+            "out": (11, 1009, [(2, 202), (3, 303), (5, 505), (7, 707), (13, 1313)], [0] * 4),
+        },
+    ),
+    "port": (
+        b"\x05\x00\x00\x00"  # index: 5
+        b"\x01\x00"  # flags: PORT_LOOPBACK
+        b"\x0e\x00",  # link_header: 14
+        {"index": 5, "flags": wire.PORT_LOOPBACK, "link_header": 14},
+    ),
+    "target_counters": (
+        b"\x05\x00\x00\x00\x00\x00\x00\x00"  # in_packets: 5
+        b"\xf1\x03\x00\x00\x00\x00\x00\x00"  # in_bytes: 1009
+        b"\x07\x00\x00\x00\x00\x00\x00\x00"  # out_packets: 7
+        b"\xd3\x07\x00\x00\x00\x00\x00\x00",  # out_bytes: 2003
+        {"in_packets": 5, "in_bytes": 1009, "out_packets": 7, "out_bytes": 2003},
+    ),
+}
+
+
+def plain(value: Any) -> Any:
+    """Python values of what numpy read."""
+    if isinstance(value, np.void) and value.dtype.names:
+        return tuple(plain(value[name]) for name in value.dtype.names)
+    if isinstance(value, np.void):
+        return value.tobytes()
+    if isinstance(value, np.ndarray):
+        return [plain(each) for each in value]
+    return value.item() if isinstance(value, np.generic) else value
+
+
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_bytes(name: str) -> None:
+    """These bytes from the kernel are these values, and the values are these bytes again."""
+    data, expected = LITERALS[name]
+
+    (record,) = np.frombuffer(data, LAYOUTS[name])
+
+    assert {field: plain(record[field]) for field in LAYOUTS[name].names or ()} == expected
+    assert record.tobytes() == data
+
+
+# -- bpf/types.h -------------------------------------------------------------------------------------
+
+_WIDTHS = {"u8": 1, "u16": 2, "u32": 4, "u64": 8, "char": 1}
+_STRUCT = re.compile(r"^struct (\w+) \{\n(.*?)^\};", flags=re.S | re.M)
+_MEMBER = re.compile(r"\s*(?:struct\s*\{([^}]*)\}|(?:struct\s+)?(\w+))\s+(\w+)(?:\[(\w+)\])?;")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Member:
+    """One line of a structure; `inner` if its type is a structure itself."""
+
+    name: str
+    element: str
+    count: int | None
+    inner: tuple[Member, ...] = ()
+
+    @property
+    def size(self) -> int:
+        width = sum(member.size for member in self.inner) or _WIDTHS[self.element]
+        return width * (1 if self.count is None else self.count)
+
+    @property
+    def alignment(self) -> int:
+        return max((member.alignment for member in self.inner), default=0) or _WIDTHS[self.element]
+
+
+class Header:
+    """What bpf/types.h defines."""
+
+    def __init__(self, text: str) -> None:
+        text = re.sub(r"/\*.*?\*/", "", text, flags=re.S)
+        bodies = re.findall(r"enum\s*\{([^}]*)\}", text)
+        self.enums = [[name.strip() for name in body.split(",") if name.strip()] for body in bodies]
+        self.constants = {name: int(value) for name, value in re.findall(r"#define (\w+) (\d+)\s", text)}
+        for names in self.enums:
+            self.constants.update({name: number for number, name in enumerate(names)})
+        self.structs: dict[str, tuple[Member, ...]] = {}
+        for name, body in _STRUCT.findall(text):
+            self.structs[name] = self._members(body)
+
+    def _members(self, body: str) -> tuple[Member, ...]:
+        found = []
+        at = 0
+        while body[at:].strip():
+            match = _MEMBER.match(body, at)
+            assert match, f"not understood: {body[at:]!r}"
+            at = match.end()
+            inside, element, name, count = match.groups()
+            inner = self._members(inside) if inside else self.structs.get(element, ())
+            number = self.constants[count] if count in self.constants else int(count) if count else None
+            found.append(Member(name=name, element=element or "", count=number, inner=inner))
+        return tuple(found)
+
+
+HEADER = Header((Path(__file__).parents[2] / "bpf" / "types.h").read_text())
+
+
+def described(members: tuple[Member, ...]) -> list[tuple[str, Any]]:
+    """Names and types in the words of described_dtype()."""
+    found: list[tuple[str, Any]] = []
+    for member in members:
+        if member.element == "char":
+            found.append((member.name, f"S{member.count}"))
+        elif (member.element, member.count) == ("u8", 16):
+            found.append((member.name, "V16"))
+        else:
+            element = described(member.inner) if member.inner else f"u{_WIDTHS[member.element]}"
+            found.append((member.name, element if member.count is None else (element, member.count)))
+    return found
+
+
+def described_dtype(dtype: np.dtype[Any]) -> list[tuple[str, Any]]:
+    """Names and types of a numpy layout in order."""
+    found: list[tuple[str, Any]] = []
+    for name in dtype.names or ():
+        base, shape = dtype[name].base, dtype[name].shape
+        element = described_dtype(base) if base.names else base.str.lstrip("<|=")
+        found.append((name, (element, *shape) if shape else element))
+    return found
+
+
+def test_every_structure_of_the_header_is_known() -> None:
+    """A structure that is added to the header needs a layout here, or a reason to have none."""
+    assert HEADER.structs.keys() == LAYOUTS.keys() | KERNEL_ONLY
+    assert LITERALS.keys() == LAYOUTS.keys()
+
+
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_fields_are_those_of_the_header(name: str) -> None:
+    """Same names, widths and order on both sides."""
+    assert described_dtype(LAYOUTS[name]) == described(HEADER.structs[name])
+
+
+@pytest.mark.parametrize("name", HEADER.structs)
+def test_no_hidden_padding(name: str) -> None:
+    """The compiler adds none: every field lies at a multiple of its width, and so does the end."""
+    offset = 0
+    for member in HEADER.structs[name]:
+        assert offset % member.alignment == 0, member.name
+        offset += member.size
+    assert offset % max(member.alignment for member in HEADER.structs[name]) == 0
+    assert name not in LAYOUTS or offset == LAYOUTS[name].itemsize
+
+
+def test_sizes() -> None:
+    """A direction is one cache line, a slot and a flow are two; counters fill pages, to be mapped."""
+    assert wire.DIRECTION.itemsize == 64
+    assert wire.SLOT.itemsize == wire.FLOW.itemsize == 128
+    assert 4096 % wire.PORT_COUNTERS.itemsize == 4096 % wire.TARGET_COUNTERS.itemsize == 0
+
+
+def test_flags() -> None:
+    """Bits have the values of the header's."""
+    names = [name for name in HEADER.constants if name.startswith(("SLOT_", "FLOW_", "PORT_"))]
+
+    assert len(names) == 6
+    assert {name: getattr(wire, name) for name in names} == {name: HEADER.constants[name] for name in names}
+
+
+def test_settings() -> None:
+    """The words that user space writes have the same places."""
+    (names,) = (names for names in HEADER.enums if names[0].startswith("SETTING_"))
+
+    assert {name: getattr(wire, name) for name in names} == {name: HEADER.constants[name] for name in names}
+
+
+def test_classes() -> None:
+    """Classes of frames stand in the enum's order, the overlapping one last."""
+    (names,) = (names for names in HEADER.enums if names[0].startswith("CLASS_"))
+
+    assert [f"CLASS_{name.upper()}" for name in wire.CLASSES] == names[:-1]
+    assert wire.CLASSES[wire.EXCLUSIVE_CLASSES :] == ("multicast",)
+
+
+@pytest.mark.parametrize(
+    ("losses", "part", "end"),
+    [
+        (wire.SOCKET_LOSSES, "meter", "SOCKET_LOSSES"),
+        (wire.INTERFACE_LOSSES, "interfaces", "INTERFACE_LOSSES"),
+    ],
+)
+def test_losses(losses: tuple[tuple[str, str], ...], part: str, end: str) -> None:
+    """Each counter of the kernel's ledger is shown under its own name, and has a meaning in words."""
+    (names,) = (names for names in HEADER.enums if names[-1] == end)
+    expected = [f"{part}.{name.removeprefix('LOST_').lower().replace('_', '-')}" for name in names[:-1]]
+
+    assert [name for name, _ in losses] == expected
+    assert all(meaning for _, meaning in losses)
