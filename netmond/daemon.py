@@ -16,7 +16,7 @@ from netmond.bus.authority import Authority
 from netmond.bus.service import Service
 from netmond.collector import Collector, Traffic
 from netmond.config import Config, needs_restart
-from netmond.errors import NetmondError, NoSuchTarget, Unavailable
+from netmond.errors import LimitExceeded, NetmondError, NoSuchTarget, Unavailable
 from netmond.footprint import make_room
 from netmond.kernel import netlink
 from netmond.kernel.owners import find_owners
@@ -184,7 +184,11 @@ class Daemon:
         self._search = asyncio.get_running_loop().create_task(self._find_owners(cookies))
 
     async def _find_owners(self, cookies: list[int]) -> None:
-        owners = await asyncio.to_thread(find_owners, cookies)
+        try:
+            owners = await asyncio.to_thread(find_owners, cookies)
+        except Exception:  # whatever /proc or netlink came up with: the flows stay without a process
+            log.warning("The search for the processes behind sockets failed", exc_info=True)
+            return
         if self.parts.sockets:
             self.parts.sockets.meter.learn({cookie: (who.pid, who.comm) for cookie, who in owners.items()})
 
@@ -281,7 +285,14 @@ class Daemon:
             notify("READY=1")
 
     def _apply(self, config: Config, warnings: list[str]) -> list[str]:
-        """Takes a new configuration as far as that is possible without a restart."""
+        """Takes a new configuration as far as that is possible without a restart; all or nothing."""
+        by_hand = [network for network in self.targets() if network not in self._configured]
+        room = self.config.targets.limit
+        if len({*by_hand, *config.targets.addresses}) > room:
+            raise LimitExceeded(
+                f"{len(config.targets.addresses)} targets configured and {len(by_hand)} added by hand exceed"
+                f" [targets] limit = {room}: remove some"
+            )
         warnings = [*warnings, *protocol.check(config)]
         warnings += [
             f"{key} has changed: it takes effect at the next restart"

@@ -105,7 +105,6 @@ class Meter:
         """paths: cgroup ids -> paths, leaving out unknown ones. netns: cookie of our own network namespace.
         idle: seconds of silence after which a socket gives its slot up."""
         self._tables = tables
-        self._paths = paths
         self._netns = netns
         self.set_idle(idle)
         size = tables.slots.capacity

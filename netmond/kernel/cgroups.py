@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -18,11 +19,14 @@ def find_cgroup2(mountinfo: str | None = None) -> Path:
     for line in text.splitlines():
         before, _, after = line.partition(" - ")
         if after.split(" ", 1)[0] == "cgroup2":
-            return Path(before.split(" ")[4].encode().decode("unicode_escape"))
+            return Path(_ESCAPE.sub(lambda match: chr(int(match[1], 8)), before.split(" ")[4]))
     raise Unavailable(
         "no cgroup2 hierarchy is mounted: boot with systemd, or mount -t cgroup2 none /sys/fs/cgroup/unified"
     )
 
+
+#: Space, tab, newline and backslash in proc_pid_mountinfo(5).
+_ESCAPE = re.compile(r"\\([0-7]{3})")
 
 #: Paths from which those of cgroups long gone are forgotten.
 _REMEMBERED = 1 << 16

@@ -90,9 +90,9 @@ class Compilation:
     def result(self) -> Loaded:
         """Waits for the child. KernelError: what failed, in a line."""
         try:
-            data, descriptors, _, _ = socket.recv_fds(
-                self._ours, _MAX_REPLY, _MAX_DESCRIPTORS, socket.MSG_CMSG_CLOEXEC
-            )
+            data, descriptors, _, _ = socket.recv_fds(self._ours, _MAX_REPLY, _MAX_DESCRIPTORS)
+            for descriptor in descriptors:  # recv_fds() passes no MSG_CMSG_CLOEXEC on
+                os.set_inheritable(descriptor, False)
         except OSError as error:
             data, descriptors = b"", []
             self._child.kill()
@@ -111,7 +111,7 @@ class Compilation:
             raise KernelError(f"cannot load {self._unit.source}: {reply['error']}")
         names = [program.name for program in self._unit.programs]
         return Loaded(
-            programs=dict(zip(names, descriptors, strict=False)),
+            programs=dict(zip(names, descriptors[: len(names)], strict=True)),
             maps=dict(zip(self._unit.maps, descriptors[len(names) :], strict=True)),
             notes=tuple(reply["notes"]),
         )
