@@ -6,7 +6,7 @@ Uncached, the worst case: 4,096 destinations in turn (vary.c), four times what a
 nearly every frame searches the trie; the first of them are the targets, the rest match none. Forwarded: a
 frame that leaves and came in by another monitored interface, counted in the flow table.
 
-Peer: the same program without targets. The budget is for 1,000 targets, cached.
+Peer: the same program told of no targets, in turn. The budget is for 1,000 targets, cached.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ from netmond.kernel.tables import InterfaceTables
 
 BUDGET = 100.0
 _BUDGETED = 1000  # targets
-_COUNTS = (0, _BUDGETED, 10_000)
-_CACHED, _UNCACHED = ", cached", ", uncached"
+_COUNTS = (_BUDGETED, 10_000)
+_NONE, _CACHED, _UNCACHED = "no target", "cached", "uncached"
 _ADDRESSES = 4096
 _REPEAT = 1 << 16
 _LOOPBACK, _ELSEWHERE = 1, 7777  # interface indexes: where test runs happen, and one that need not exist
@@ -52,62 +52,52 @@ _VARY = Unit(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Programs:
+    """The programs under test, those around them, and the tables of the former."""
+
     ours: Loaded
     vary: Loaded
+    tables: InterfaceTables
 
-    def empty(self, direction: str) -> int:
-        return (
-            self.vary.programs["empty_xdp"] if direction == "xdp" else self.ours.programs["interface_empty"]
-        )
-
-    def cached(self, direction: str, family: int) -> tuple[Run, Run]:
+    def cached(self, direction: str, family: int, targets: int) -> tuple[Run, Run]:
+        """The program and the empty one on one packet, the program being told of so many targets."""
         packet = frame(family, address(family, 7))
         run = Run(program=self.ours.programs[f"interface_{direction}"], frame=packet)
-        return run, replace(run, program=self.empty(direction))
+        nothing = replace(run, program=self._empty(direction))
+        return replace(run, prepare=partial(self.tables.announce_targets, targets, targets)), nothing
 
-    def uncached(self, direction: str, family: int) -> tuple[Run, Run]:
+    def uncached(self, direction: str, family: int, targets: int) -> tuple[Run, Run]:
+        """The same on another packet each time."""
         hook = "xdp" if direction == "xdp" else "tc"
         first = self.vary.programs[f"vary{family}_{hook}"]
-        following = self.ours.programs[f"interface_{direction}"], self.empty(direction)
+
+        def prepare(program: int) -> None:
+            self.tables.announce_targets(targets, targets)
+            place, descriptor = np.zeros(1, np.uint32), np.array([program], np.uint32)
+            libbpf.map_update(self.vary.maps[f"next_{hook}"], place, descriptor)
+
         whole, nothing = (
-            Run(
-                program=first,
-                frame=frame(family, address(family, 0)),
-                prepare=partial(_put, self.vary.maps[f"next_{hook}"], program),
-            )
-            for program in following
+            Run(program=first, frame=frame(family, address(family, 0)), prepare=partial(prepare, program))
+            for program in (self.ours.programs[f"interface_{direction}"], self._empty(direction))
         )
         return whole, nothing
 
-    def runs(self, count: int) -> dict[tuple[str, str], tuple[Run, Run]]:
-        """What is timed with so many targets: (program and packet, how its target is found) -> runs."""
-        runs: dict[tuple[str, str], tuple[Run, Run]] = {}
-        for direction, family in product(_DIRECTIONS, (4, 6)):
-            name = f"{direction}, IPv{family}"
-            if count == 0:
-                runs[name, ""] = self.cached(direction, family)
-            else:
-                runs[name, _CACHED] = self.cached(direction, family)
-                runs[name, _UNCACHED] = self.uncached(direction, family)
-        if count == 0:
-            runs["forwarded, IPv4", ""] = self.forwarded()
-        return runs
-
     def forwarded(self) -> tuple[Run, Run]:
-        run, nothing = self.cached("egress", 4)
+        """A packet that came in by another monitored interface."""
+        run, nothing = self.cached("egress", 4, 0)
         context = skb_context(ingress_ifindex=_ELSEWHERE)
         return replace(run, context=context), replace(nothing, context=context)
+
+    def _empty(self, direction: str) -> int:
+        return (
+            self.vary.programs["empty_xdp"] if direction == "xdp" else self.ours.programs["interface_empty"]
+        )
 
     def close(self) -> None:
         self.ours.close()
         self.vary.close()
 
 
-def _put(map_: int, program: int) -> None:
-    libbpf.map_update(map_, np.zeros(1, np.uint32), np.array([program], np.uint32))
-
-
-def _load() -> tuple[_Programs, InterfaceTables]:
+def _load() -> _Programs:
     unit = interface_unit(targets=_LIMIT, forwarded=_FORWARDED)
     empty = Program(name="interface_empty", kind="SCHED_CLS")
     compilations = Compilation(replace(unit, programs=(*unit.programs, empty))), Compilation(_VARY)
@@ -115,44 +105,48 @@ def _load() -> tuple[_Programs, InterfaceTables]:
     tables = InterfaceTables.open(ours.maps, targets=_LIMIT, forwarded=_FORWARDED)
     for place, ifindex in enumerate((_LOOPBACK, _ELSEWHERE)):
         tables.set_port(ifindex, place, link_header=_ETHERNET, loopback=False)
-    return _Programs(ours=ours, vary=vary), tables
+    return _Programs(ours=ours, vary=vary, tables=tables)
 
 
 def benchmark(quick: bool) -> list[Row]:
-    """Times all programs with more and more targets."""
-    programs, tables = _load()
+    """Times all programs with more and more targets, and told of none in turn."""
+    programs = _load()
     rows: list[Row] = []
-    without: dict[str, list[float]] = {}
     known = 0
     for count in _COUNTS:
         progress(f"interfaces: {count:,} targets")
-        for number in range(known, count):
-            for family in (4, 6):
-                tables.set_target(target(family, number), 2 * number + (family == 6))
+        for number, family in product(range(known, count), (4, 6)):
+            programs.tables.set_target(target(family, number), 2 * number + (family == 6))
         known = count
-        tables.announce_targets(count, count)
-        costs = beyond_empty(programs.runs(count), rounds=5 if quick else 31, repeat=_REPEAT)
-        _check(tables, count)
-        without = without or {name: samples for (name, _), samples in costs.items()}
-        rows += [_row(key, count, samples, without) for key, samples in costs.items()]
+        runs = {}
+        for name in product(_DIRECTIONS, (4, 6)):
+            runs[*name, _NONE] = programs.cached(*name, 0)
+            runs[*name, _CACHED] = programs.cached(*name, count)
+            runs[*name, _UNCACHED] = programs.uncached(*name, count)
+        runs["forwarded", 4, _NONE] = programs.forwarded()
+        costs = beyond_empty(runs, rounds=5 if quick else 31, repeat=_REPEAT)
+        _check(programs.tables, count)
+        rows += [_row(key, count, costs) for key in runs if key[-1] != _NONE or count == _BUDGETED]
     programs.close()
-    return rows
+    return sorted(rows, key=lambda row: not row.what.endswith(_NONE))
 
 
-def _row(key: tuple[str, str], count: int, samples: list[float], without: Mapping[str, list[float]]) -> Row:
-    name, manner = key
+def _row(key: tuple[str, int, str], count: int, costs: Mapping[tuple[str, int, str], list[float]]) -> Row:
+    direction, family, manner = key
+    targets = manner if manner == _NONE else f"{count:,} targets, {manner}"
     return Row(
-        what=f"interface {name}, {count:,} targets{manner}",
-        samples=samples,
+        what=f"interface {direction}, IPv{family}, {targets}",
+        samples=costs[key],
         unit="ns",
-        peers=[Peer(name="no target", samples=without[name])] if count else [],
+        peers=[Peer(name=_NONE, samples=costs[direction, family, _NONE])] if manner != _NONE else [],
         budget=BUDGET if count == _BUDGETED and manner == _CACHED else None,
     )
 
 
 def _check(tables: InterfaceTables, count: int) -> None:
-    """What was timed has also counted: frames everywhere, targets where there are any, nothing lost."""
-    frames = tables.port_counters.sums(1)
-    found = tables.target_counters.sums(count)[:, 0] if count else np.zeros(1, np.uint64)
-    if not frames.any() or bool(found.any()) != bool(count) or tables.losses.any():
-        raise RuntimeError(f"with {count} targets not everything was counted: {tables.losses}")
+    """What was timed has also counted: frames, and those of both kinds of targets, nothing lost."""
+    found = tables.target_counters.sums(2 * count)[:, 0]
+    if not tables.port_counters.sums(1).any() or not found[::2].any() or not found[1::2].any():
+        raise RuntimeError(f"with {count} targets not everything was counted")
+    if tables.losses.any():
+        raise RuntimeError(f"with {count} targets something was lost: {tables.losses}")

@@ -2,10 +2,10 @@
 
 A UDP socket sends 64 bytes, another receives them: the packet passes the meter's and the interface's egress
 program, then both ingress programs. Around them runs the kernel's own code, some 4 µs of it, so that caches
-are as cold as in life: this is what BPF_PROG_TEST_RUN leaves out. CPU time of the thread, on one CPU, in turn
-with nothing attached (off), with empty programs at the same four places, and with netmond's (exchange.py does
-it, in a network namespace and cgroup of its own). The receiver is connected, as a client is, or not, as a
-server is: then its peers are counted one by one.
+are as cold as in life: this is what BPF_PROG_TEST_RUN leaves out. The figure is CPU time of the thread, on
+one CPU, in turn with nothing attached (off), with empty programs at the same four places, and with netmond's
+(exchange.py, in a network namespace and cgroup of its own). The receiver is connected, as a client is, or
+not, as a server is: then its peers are counted one by one.
 
 The budget is that of throughput: a sender bound by its CPU keeps 97 %. It is made for full-sized packets;
 compare with the empty programs, whose hooks alone take more than that of one so small.

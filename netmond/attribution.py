@@ -69,27 +69,25 @@ class Attribution:
             self._processes.add(processes, deltas)
 
     def forget(self, units: Rows, processes: Rows) -> tuple[Rows, Rows] | None:
-        """Merges units, and processes, that have no socket any more, when they are too many.
+        """Merges units, and processes, that have no socket any more, when that frees a fair share of many.
 
         units, processes: rows of the sockets there are. Returns their new ones; None: nothing has changed.
         """
-        if len(self._units) <= _UNITS_AT_MOST and len(self._processes) <= _PROCESSES_AT_MOST:
-            return None
-        if len(self._units) > _UNITS_AT_MOST:
-            used = _marked(units, len(self._units))
+        unit_used = _used_of_many(units, len(self._units), _UNITS_AT_MOST)
+        if unit_used is not None:
             rows = self._units.fold(
-                [key if used[row] else (GONE, "", "") for row, key in enumerate(self._units.keys)]
+                [key if unit_used[row] else (GONE, "", "") for row, key in enumerate(self._units.keys)]
             )
             units = rows[units]
             processes = self._processes.fold(
                 [(pid, comm, uid, int(rows[unit])) for pid, comm, uid, unit in self._processes.keys]
             )[processes]
-        if len(self._processes) > _PROCESSES_AT_MOST:
-            used = _marked(processes, len(self._processes))
+        used = _used_of_many(processes, len(self._processes), _PROCESSES_AT_MOST)
+        if used is not None:
             processes = self._processes.fold(
                 [key if used[row] else (0, b"", *key[2:]) for row, key in enumerate(self._processes.keys)]
             )[processes]
-        return units, processes
+        return None if unit_used is None and used is None else (units, processes)
 
     def users_table(self, rows: Rows, now: Now) -> Table:
         """As in model.Snapshot; rows: one for each open socket. So the two below."""
@@ -118,10 +116,13 @@ def _table(accounts: Accounts[Any], rows: NDArray[np.int32], now: Now, **columns
     return Table(columns=columns, counters=accounts.counters, rates=accounts.rates(now.interval))
 
 
-def _marked(rows: NDArray[np.int32], length: int) -> NDArray[np.bool_]:
-    marked = np.zeros(length, np.bool_)
-    marked[rows] = True
-    return marked
+def _used_of_many(rows: Rows, length: int, at_most: int) -> NDArray[np.bool_] | None:
+    """Which of `length` rows are used; None unless they are too many and a quarter could go."""
+    if length <= at_most:
+        return None
+    used = np.zeros(length, np.bool_)
+    used[rows] = True
+    return used if np.count_nonzero(~used) > length // 4 else None
 
 
 def _texts(values: Iterable[str]) -> NDArray[Any]:
