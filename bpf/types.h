@@ -156,6 +156,10 @@ struct target6_key {
     u8 address[16];
 };
 
+/* Bits of a target filter: as a power of two, and its words. */
+#define FILTER_BITS 16
+#define FILTER_WORDS ((1 << FILTER_BITS) / 64)
+
 /* One word each for user space to tell the programs. */
 enum {
     SETTING_EPOCH,    /* sockets.c: grows when slots were given back; interfaces.c: when targets change */

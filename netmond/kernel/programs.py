@@ -71,6 +71,7 @@ def interface_unit(*, targets: int, forwarded: int) -> Unit:
         maps=(
             "ports",
             "port_counters",
+            "target_filter",
             "targets4",
             "targets6",
             "target_counters",

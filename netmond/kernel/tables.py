@@ -17,8 +17,11 @@ from numpy.typing import DTypeLike, NDArray
 
 from netmond.errors import KernelError
 from netmond.kernel import libbpf, wire
+from netmond.kernel.prefilter import Prefilter
 from netmond.kernel.programs import MAX_PORTS, OVERFLOWS, possible_cpus, target_capacity
 from netmond.model import Network
+
+_FILTER_WORDS = (1 << wire.FILTER_BITS) // 64
 
 #: Room for entries that come while a table is read.
 _SLACK = 256
@@ -168,6 +171,8 @@ class InterfaceTables:
     losses: NDArray[np.uint64]
     settings: NDArray[np.uint64]
     forwarded: HashTable
+    filter4: Prefilter
+    filter6: Prefilter
     ports: int  #: descriptors, as the two below
     targets4: int
     targets6: int
@@ -175,6 +180,7 @@ class InterfaceTables:
     @staticmethod
     def open(maps: Mapping[str, int], *, targets: int, forwarded: int) -> InterfaceTables:
         cpus = possible_cpus()
+        words = map_array(maps["target_filter"], np.uint64, 2 * _FILTER_WORDS)
         tables = InterfaceTables(
             port_counters=CpuArray(maps["port_counters"], wire.PORT_COUNTERS, cpus, MAX_PORTS),
             target_counters=CpuArray(
@@ -183,6 +189,8 @@ class InterfaceTables:
             losses=map_array(maps["losses"], np.uint64, len(wire.INTERFACE_LOSSES)),
             settings=map_array(maps["settings"], np.uint64, wire.SETTINGS),
             forwarded=HashTable(maps["forwarded"], wire.FORWARDED_KEY, wire.TALLY, forwarded),
+            filter4=Prefilter(words[:_FILTER_WORDS]),
+            filter6=Prefilter(words[_FILTER_WORDS:]),
             ports=maps["ports"],
             targets4=maps["targets4"],
             targets6=maps["targets6"],
@@ -200,16 +208,21 @@ class InterfaceTables:
 
     def set_target(self, network: Network, place: int) -> None:
         """Lets the programs count for a prefix; announce_targets() makes it certain."""
+        self._filter(network).add(network)
         libbpf.map_update(self._trie(network), _trie_key(network), np.array([place], np.uint32))
 
     def unset_target(self, network: Network) -> None:
         libbpf.map_delete(self._trie(network), _trie_key(network))
+        self._filter(network).remove(network)
 
     def announce_targets(self, ipv4: int, ipv6: int) -> None:
         """Empties the programs' memory of earlier look-ups and tells them how many targets there are."""
         self.settings[wire.SETTING_TARGETS4] = ipv4
         self.settings[wire.SETTING_TARGETS6] = ipv6
         self.settings[wire.SETTING_EPOCH] += 1
+
+    def _filter(self, network: Network) -> Prefilter:
+        return self.filter4 if network.version == 4 else self.filter6
 
     def _trie(self, network: Network) -> int:
         return self.targets4 if network.version == 4 else self.targets6

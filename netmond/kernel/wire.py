@@ -112,6 +112,9 @@ TARGET_COUNTERS = np.dtype(
     [("in_packets", "u8"), ("in_bytes", "u8"), ("out_packets", "u8"), ("out_bytes", "u8")]
 )
 
+#: Bits of a target filter, as a power of two
+FILTER_BITS = 16
+
 #: Places in the `settings` arrays
 SETTING_EPOCH, SETTING_TARGETS4, SETTING_TARGETS6 = range(3)
 SETTINGS = 3
