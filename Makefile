@@ -7,7 +7,7 @@ export DEBIAN_FRONTEND := noninteractive
 # Debian packages that running needs, and those that testing needs beyond.
 RUN_PACKAGES := python3-bpfcc python3-dbus-next python3-systemd python3-tomli python3-numpy libbpf1 \
 	dbus-daemon iproute2
-TEST_PACKAGES := $(RUN_PACKAGES) python3-pytest python3-pytest-xdist python3-hypothesis python3-scapy \
+TEST_PACKAGES := $(RUN_PACKAGES) python3-pytest python3-pytest-xdist python3-hypothesis python3-pytest-timeout python3-scapy \
 	python3-argcomplete python3-venv mypy iperf3 tcpdump ethtool bpftool procps util-linux systemd \
 	iputils-ping
 
@@ -45,13 +45,13 @@ run: run-deps
 test: test-unit test-bus test-kernel
 
 test-unit: test-deps
-	PATH="$(CURDIR)/.venv/bin:$$PATH" $(PYTHON) -m pytest tests/unit -q -n auto
+	PATH="$(CURDIR)/.venv/bin:$$PATH" $(PYTHON) -m pytest tests/unit -q -n auto --timeout 300
 
 test-bus: test-deps
-	$(PYTHON) -m pytest tests/bus -q
+	$(PYTHON) -m pytest tests/bus -q --timeout 120
 
 test-kernel: test-deps
-	$(PYTHON) -m pytest tests/kernel -q
+	$(PYTHON) -m pytest tests/kernel -q --timeout 120
 
 lint: test-deps
 	.venv/bin/ruff check . && .venv/bin/ruff format --check . && mypy
