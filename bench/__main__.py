@@ -36,7 +36,7 @@ def main() -> int:
     if os.geteuid() != 0:
         print("bench: needs root: sudo /usr/bin/python3 -m bench", file=sys.stderr)
         return 1
-    load = os.getloadavg()[0]
+    facts = machine()
     rows: list[Row] = []
     failed = False
     for name in arguments.names or BENCHMARKS:
@@ -45,7 +45,6 @@ def main() -> int:
         except Exception as error:  # the others are still worth having
             print(f"bench: {name} failed: {error}", file=sys.stderr)
             failed = True
-    facts = machine(load)
     print("\n".join(f"{name}: {value}" for name, value in facts), table(rows), sep="\n\n")
     if arguments.write:
         write(rows, facts)

@@ -112,6 +112,11 @@ class Daemon:
         """Its resident memory in MiB."""
         return resident(self.pid)
 
+    def cpu_seconds(self) -> float:
+        """CPU time of it and of the compilers it has waited for, see proc_pid_stat(5)."""
+        fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
+        return sum(map(int, fields[11:15])) / os.sysconf("SC_CLK_TCK")
+
     def ctl(self, *words: str) -> str:
         """What netmonctl prints. RuntimeError: what it complained of."""
         done = subprocess.run(

@@ -129,8 +129,8 @@ def _commit() -> str:
     return f"{commit}{' (with uncommitted changes)' if changed else ''}"
 
 
-def machine(load_before: float) -> list[tuple[str, str]]:
-    """What was measured, on what, and how busy that was with other things."""
+def machine() -> list[tuple[str, str]]:
+    """What is about to be measured, on what, and how busy that is with other things."""
     system = platform.uname()
     return [
         ("date", time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime())),
@@ -140,7 +140,7 @@ def machine(load_before: float) -> list[tuple[str, str]]:
         ("python", f"{platform.python_implementation()} {platform.python_version()}"),
         ("numpy", metadata.version("numpy")),
         ("bcc", _said("dpkg-query", "-W", "-f=${Version}", "python3-bpfcc")),
-        ("load average before", f"{load_before:.2f}"),
+        ("load average before", f"{os.getloadavg()[0]:.2f}"),
     ]
 
 
