@@ -78,26 +78,6 @@ class _ProgInfo(ctypes.Structure):
     )
 
 
-class _TestRunOpts(ctypes.Structure):
-    _fields_ = (
-        ("sz", c_size_t),
-        ("data_in", c_void_p),
-        ("data_out", c_void_p),
-        ("data_size_in", c_uint32),
-        ("data_size_out", c_uint32),
-        ("ctx_in", c_void_p),
-        ("ctx_out", c_void_p),
-        ("ctx_size_in", c_uint32),
-        ("ctx_size_out", c_uint32),
-        ("retval", c_uint32),
-        ("repeat", c_int),
-        ("duration", c_uint32),
-        ("flags", c_uint32),
-        ("cpu", c_uint32),
-        ("batch_size", c_uint32),
-    )
-
-
 @cache
 def _library() -> ctypes.CDLL:
     try:
@@ -116,7 +96,6 @@ def _library() -> ctypes.CDLL:
     for name in ("attach", "detach", "query"):
         getattr(library, f"bpf_tc_{name}").argtypes = [POINTER(_TcHook), POINTER(_TcOpts)]
     library.bpf_prog_get_fd_by_id.argtypes = [c_uint32]
-    library.bpf_prog_test_run_opts.argtypes = [c_int, POINTER(_TestRunOpts)]
     library.btf__load_vmlinux_btf.restype = c_void_p
     library.btf__free.argtypes = [c_void_p]
     library.btf__find_by_name_kind.argtypes = [c_void_p, c_char_p, c_uint32]
@@ -270,16 +249,3 @@ def map_read(map_: int, keys: NDArray[np.generic], values: NDArray[np.generic]) 
             break
         position = _pointer(cursor)
     return done
-
-
-def test_run(program: int, packet: bytes, repeat: int = 1) -> tuple[int, int]:
-    """Runs a program on a packet: its return value and the mean time of a run in ns (BPF_PROG_TEST_RUN)."""
-    buffer = ctypes.create_string_buffer(packet, len(packet))
-    options = _TestRunOpts(
-        sz=ctypes.sizeof(_TestRunOpts),
-        data_in=ctypes.cast(buffer, c_void_p),
-        data_size_in=len(packet),
-        repeat=repeat,
-    )
-    _check(_library().bpf_prog_test_run_opts(program, byref(options)), "cannot run a program")
-    return int(options.retval), int(options.duration)
