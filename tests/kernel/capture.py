@@ -93,7 +93,8 @@ class Capture:
     def stop(self) -> list[Packet]:
         """Everything up to now, in the order of the wire."""
         mark = secrets.token_bytes(16)
-        frame = bytes.fromhex("020000000001" "020000000002") + struct.pack("!H", _ETHERTYPE_EXPERIMENTAL) + mark
+        ends = bytes.fromhex("020000000001020000000002")
+        frame = ends + struct.pack("!H", _ETHERTYPE_EXPERIMENTAL) + mark
         send_frames(self._link.near, self._link.near_device, [frame])
         eventually(lambda: mark in _tail(self._file), "tcpdump has written the last frame")
         self._process.popen.send_signal(signal.SIGINT)
@@ -136,17 +137,17 @@ def _packet(frame: bytes) -> Packet | None:
         first = True
     else:
         return None
-    ports, payload, flags, sequence, acknowledgement = (0, 0), size - header, 0, 0, 0
+    ports = (0, 0)
+    payload, flags, sequence, acknowledgement = size - header, 0, 0, 0
     if protocol == socket.IPPROTO_TCP and first:
-        *ports_, sequence, acknowledgement, offset, flags = struct.unpack_from("!HHIIBB", ip, header)
-        ports = (ports_[0], ports_[1])
+        one, other, sequence, acknowledgement, offset, flags = struct.unpack_from("!HHIIBB", ip, header)
+        ports = (one, other)
         payload -= (offset >> 4) * 4
     elif protocol == socket.IPPROTO_UDP and first:
-        ports = struct.unpack_from("!HH", ip, header)
+        one, other = struct.unpack_from("!HH", ip, header)
+        ports = (one, other)
         payload -= 8
-    return Packet(
-        source, destination, protocol, *ports, size, payload, flags, sequence, acknowledgement
-    )
+    return Packet(source, destination, protocol, *ports, size, payload, flags, sequence, acknowledgement)
 
 
 def figures(packets: Iterable[Packet], here: Set[str]) -> Figures:
@@ -168,7 +169,8 @@ def of_sockets(packets: Iterable[Packet], here: Set[str]) -> tuple[list[Packet],
     FIN and its acknowledgement. (If close() is still at work in that moment, the socket still sees them.)
     """
     connections: dict[tuple[str, int, str, int], _Connection] = {}
-    alive, late = [], []
+    alive: list[Packet] = []
+    late: list[Packet] = []
     for packet in packets:
         if packet.source in here:
             key = packet.source, packet.source_port, packet.destination, packet.destination_port

@@ -30,7 +30,6 @@ class Frame:
     data: bytes
     multicast: bool = False
     malformed: bool = False
-    tags: int = 0
 
 
 def _six(*headers: object, count: int = 1) -> object:
@@ -66,38 +65,36 @@ FRAMES = (
         "ipv4",
         Ether(**_ETHER) / IP(**_FOUR, options=[IPOption_Router_Alert()]) / UDP(sport=7, dport=9) / _DATA,
     ),
-    _frame("first fragment4", "ipv4", Ether(**_ETHER) / IP(**_FOUR, flags="MF") / UDP(sport=7, dport=9) / _DATA),
+    _frame("first fragment4", "ipv4", Ether(**_ETHER) / IP(**_FOUR, flags="MF") / UDP(sport=7) / _DATA),
     _frame("later fragment4", "ipv4", Ether(**_ETHER) / IP(**_FOUR, frag=13, proto=17) / _DATA),
     _frame("padded4", "ipv4", Ether(**_ETHER) / IP(**_FOUR, proto=17, len=20) / Raw(bytes(26))),
-    _frame("multicast4", "ipv4", Ether(**_group) / IP(src="192.0.2.1", dst="224.0.0.7") / _DATA, multicast=True),
+    _frame("multicast4", "ipv4", Ether(**_group) / IP(src="192.0.2.1", dst="224.0.0.7"), multicast=True),
     _frame("udp6", "ipv6", _udp6),
     _frame("hop-by-hop6", "ipv6", _six(IPv6ExtHdrHopByHop())),
     _frame("routing6", "ipv6", _six(IPv6ExtHdrRouting(addresses=["2001:db8::7"], segleft=0))),
     _frame("several headers6", "ipv6", _six(IPv6ExtHdrHopByHop(), IPv6ExtHdrDestOpt(), IPv6ExtHdrRouting())),
     _frame("first fragment6", "ipv6", _six(IPv6ExtHdrFragment(m=1, id=7))),
-    _frame("later fragment6", "ipv6", Ether(**_ETHER) / IPv6(**_SIX) / IPv6ExtHdrFragment(offset=13, nh=17) / _DATA),
+    _frame("later fragment6", "ipv6", Ether(**_ETHER) / IPv6(**_SIX) / IPv6ExtHdrFragment(offset=13, nh=17)),
     _frame("eight headers6", "ipv6", _six(IPv6ExtHdrDestOpt(), count=7)),
     _frame("arp", "arp", Ether(**_everyone) / ARP(psrc="192.0.2.1", pdst="192.0.2.2"), multicast=True),
     _frame("other", "other", Ether(**_ETHER, type=0x88B5) / _DATA),
     _frame("length instead of type", "other", Ether(**_ETHER, type=101) / _DATA),
     _frame("nothing behind the header", "other", Ether(**_ETHER, type=0x88B5)),
-    _frame("vlan", "ipv4", Ether(**_ETHER) / Dot1Q(vlan=23) / IP(**_FOUR) / UDP() / _DATA, tags=1),
-    _frame("vlan arp", "arp", Ether(**_ETHER) / Dot1Q(vlan=23) / ARP(psrc="192.0.2.1", pdst="192.0.2.2"), tags=1),
+    _frame("vlan", "ipv4", Ether(**_ETHER) / Dot1Q(vlan=23) / IP(**_FOUR) / UDP() / _DATA),
+    _frame("vlan arp", "arp", Ether(**_ETHER) / Dot1Q(vlan=23) / ARP(psrc="192.0.2.1")),
     _frame(
         "qinq",
         "ipv6",
         Ether(**_ETHER) / Dot1AD(vlan=7) / Dot1Q(vlan=23) / IPv6(**_SIX) / UDP() / _DATA,
-        tags=2,
     ),
     _frame(
         "three tags",
         "other",
         Ether(**_ETHER) / Dot1AD(vlan=7) / Dot1Q(vlan=11) / Dot1Q(vlan=23) / IP(**_FOUR) / UDP() / _DATA,
-        tags=3,
     ),
     Frame("version 5", "other", _spoiled(_udp4, 0, 0x55), malformed=True),
     Frame("short header length", "other", _spoiled(_udp4, 0, 0x44), malformed=True),
-    Frame("cut off4", "other", bytes(_udp4)[: 14 + 19], malformed=True),  # type: ignore[arg-type]
+    Frame("cut off4", "other", bytes(_udp4)[: 14 + 19], malformed=True),
     Frame("version 7", "other", _spoiled(_udp6, 0, 0x70), malformed=True),
     Frame("cut off6", "other", bytes(_udp6)[: 14 + 39], malformed=True),  # type: ignore[call-overload]
     _frame("too many headers6", "other", _six(IPv6ExtHdrDestOpt(), count=9), malformed=True),

@@ -23,9 +23,7 @@ class Run:
     packets: list[Packet]
 
 
-def run(
-    link: Link, near: Namespace, address: str, *flags: str, uid: int, cgroup: Cgroup | None
-) -> Run:
+def run(link: Link, near: Namespace, address: str, *flags: str, uid: int, cgroup: Cgroup | None) -> Run:
     """A client in `near` against a server at the far end of the link, one second or as the flags say."""
     port = next(_ports)
     server = link.far.machine.start(
@@ -45,4 +43,6 @@ def run(
     report = json.loads(client.wait())
     assert "error" not in report, report["error"]
     server.wait()
-    return Run(pid=client.pid, report=report, packets=[p for p in capture.stop() if p.protocol in (socket.IPPROTO_TCP, socket.IPPROTO_UDP)])
+    wanted = (socket.IPPROTO_TCP, socket.IPPROTO_UDP)
+    packets = [packet for packet in capture.stop() if packet.protocol in wanted]
+    return Run(pid=client.pid, report=report, packets=packets)

@@ -104,7 +104,7 @@ class Namespace:
         cgroup: Cgroup | None = None,
         ambient: Sequence[str] = (),
     ) -> list[str]:
-        """argv so that it runs in here, as a user, in a cgroup, with capabilities; the pid stays the same."""
+        """argv so that it runs in here, as a user, in a cgroup, with capabilities; its pid stays."""
         words: list[str] = []
         if cgroup is not None:
             words += ["sh", "-c", 'echo $$ > "$0" && exec "$@"', str(cgroup.directory / "cgroup.procs")]
@@ -166,6 +166,21 @@ class Link:
     def near_addresses(self) -> frozenset[str]:
         return frozenset(self.address(family) for family in (4, 6))
 
+    def furnish(self, *, far: bool) -> None:
+        """Gives one end its addresses and its neighbour, and brings it up."""
+        space, device = (self.far, self.far_device) if far else (self.near, self.near_device)
+        space.ip(
+            f"link set {device} addrgenmode none arp off address {self.mac(far=far)}",
+            f"addr add {self.address(4, far=far)}/24 dev {device}",
+            f"addr add {self.address(6, far=far)}/64 dev {device} nodad",
+            f"link set {device} up",
+            *(
+                f"neigh add {self.address(family, far=not far)} lladdr {self.mac(far=not far)}"
+                f" dev {device} nud permanent"
+                for family in (4, 6)
+            ),
+        )
+
     def offload(self, wanted: bool) -> None:
         """Segmentation offload at the near end, on or off. The far end has none: only then does veth merge
         what the near end receives (GRO)."""
@@ -195,8 +210,8 @@ class Machine:
 
     def namespace(self, label: str) -> Namespace:
         name = f"{self.label}-{label}"
-        subprocess.run(["ip", "netns", "add", name], check=True, timeout=DEADLINE)
-        self._stack.callback(subprocess.run, ["ip", "netns", "delete", name], check=True, timeout=DEADLINE)
+        _netns("add", name)
+        self._stack.callback(_netns, "delete", name)
         space = Namespace(self, label, name)
         space.sysctl(_SYSCTL)
         space.ip("link set lo up")
@@ -205,23 +220,14 @@ class Machine:
     def link(self, near: Namespace, far: Namespace, *, number: int = 1, offload: bool = False) -> Link:
         """A veth pair; its devices are named after the namespace they lead to, and the link's number.
 
-        Neighbours are permanent: nobody asks for addresses while packets are counted.
+        Neighbours are permanent and nobody asks for them (which also keeps the kernel from announcing
+        multicast groups): no packet passes while packets are counted but a test's own.
         """
         near_device, far_device = f"{far.label}{number}", f"{near.label}{number}"
         link = Link(near=near, far=far, near_device=near_device, far_device=far_device, number=number)
         near.ip(f"link add {near_device} type veth peer name {far_device} netns {far.name}")
-        for space, device, is_far in ((near, near_device, False), (far, far_device, True)):
-            space.ip(
-                f"link set {device} addrgenmode none address {link.mac(far=is_far)}",
-                f"addr add {link.address(4, far=is_far)}/24 dev {device}",
-                f"addr add {link.address(6, far=is_far)}/64 dev {device} nodad",
-                f"link set {device} up",
-                *(
-                    f"neigh add {link.address(family, far=not is_far)} lladdr {link.mac(far=not is_far)}"
-                    f" dev {device} nud permanent"
-                    for family in (4, 6)
-                ),
-            )
+        link.furnish(far=False)
+        link.furnish(far=True)
         link.offload(offload)
         return link
 
@@ -251,6 +257,10 @@ class Machine:
         process = Process(popen, argv[-1] if len(argv) < 2 else " ".join(argv)[:200])
         self._processes.callback(process.close)
         return process
+
+
+def _netns(verb: str, name: str) -> None:
+    subprocess.run(["ip", "netns", verb, name], check=True, timeout=DEADLINE)
 
 
 def _remove_cgroup(directory: Path) -> None:

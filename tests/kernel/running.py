@@ -79,7 +79,14 @@ class Netmond:
             "meter.cgroup": cgroup.path if cgroup else "",
         }
         self.configure(config or {})
-        self.arguments = ["-c", str(self.config), "--state-dir", str(self.state), "--log-dir", str(self.logs)]
+        self.arguments = [
+            "-c",
+            f"{self.config}",
+            "--state-dir",
+            f"{self.state}",
+            "--log-dir",
+            f"{self.logs}",
+        ]
         self._around, self._program = around, program
         self._output = self.directory / "output"
         self._bus = PrivateBus()
@@ -126,7 +133,8 @@ class Netmond:
             self._caller = Caller(self._bus.address, 0)
 
         def answers() -> bool:
-            assert process.popen.poll() is None, f"netmond ended with {process.popen.returncode}:\n{self.log}"
+            code = process.popen.poll()
+            assert code is None, f"netmond ended with {code}:\n{self.log}"
             with suppress(CallError):
                 return int(self.status()["tick"]) > 0
             return False
@@ -186,10 +194,14 @@ class Netmond:
 
     def settle(self) -> None:
         """Waits until everything that has happened by now has been read and accounted for."""
-        enough = self.status()["tick"] + 2  # the tick that may be under way, and one after it
-        eventually(lambda: self.status()["tick"] >= enough, f"netmond reaches tick {enough}")
+        enough = self.status()["tick"] + 1  # the daemon answers between ticks: the next one sees it all
 
-    def list(self, what: str, **options: Any) -> list[Row]:
+        def reached() -> bool:
+            return bool(self.status()["tick"] >= enough)
+
+        eventually(reached, f"netmond reaches tick {enough}")
+
+    def rows(self, what: str, **options: Any) -> list[Row]:
         """All rows of a list, after settling."""
         self.settle()
         return self.peek(what, **options)
@@ -202,27 +214,26 @@ class Netmond:
 
     def user(self, uid: int) -> Figures:
         """A user's totals, after settling."""
-        return total(row for row in self.list("Users") if row["uid"] == uid)
+        return total(row for row in self.rows("Users") if row["uid"] == uid)
 
     def flows(self, uid: int, **options: Any) -> list[Row]:
         """A user's flows, after settling."""
-        return self.list("Flows", user=str(uid), **options)
+        return self.rows("Flows", user=str(uid), **options)
 
     def interface(self, name: str) -> Row:
-        (row,) = [row for row in self.list("Interfaces") if row["name"] == name]
+        (row,) = [row for row in self.rows("Interfaces") if row["name"] == name]
         return row
 
     def target(self, address: str) -> Figures:
         """A target's counters, after settling."""
-        (row,) = [row for row in self.list("Targets") if row["address"] == address]
+        (row,) = [row for row in self.rows("Targets") if row["address"] == address]
         return counted(row)
 
     def add_targets(self, *addresses: str) -> None:
         self.call("AddTargets", ("as", "a{sv}"), list(addresses), {})
 
     def loss(self, name: str) -> int:
-        """A line of the loss ledger, after settling."""
-        self.settle()
+        """A line of the loss ledger as it is known this moment."""
         (line,) = [line for line in self.status()["losses"] if line["name"] == name]
         return int(line["count"])
 

@@ -51,7 +51,7 @@ def test_last_row_is_the_total(scene: Scene) -> None:
     netmond.stop()
 
     rows = rows_of(netmond)
-    assert list(rows[0])[:7] == ["direction", "bytes", "src_ip", "dst_ip", "timestamp", "total_in", "total_out"]
+    assert ",".join(list(rows[0])[:7]) == "direction,bytes,src_ip,dst_ip,timestamp,total_in,total_out"
     assert last_totals(rows) == (found.in_bytes, found.out_bytes) == (23 * DATAGRAM, 23 * DATAGRAM)
     ends = {row["direction"]: (row["src_ip"], row["dst_ip"], row["dst_port"]) for row in rows}
     assert ends["out"] == ("10.23.1.1", "10.23.1.2", str(port))

@@ -42,13 +42,13 @@ def exchange(scene: Scene) -> None:
 def counts_users(scene: Scene, netmond: Netmond) -> None:
     exchange(scene)
     assert netmond.user(USER) == (23, 23 * DATAGRAM) * 2
-    (row,) = [row for row in netmond.list("Units") if row["unit"] == scene.unit.name]
+    (row,) = [row for row in netmond.rows("Units") if row["unit"] == scene.unit.name]
     assert (row["slice"], row["cgroup"]) == (scene.slice.name, scene.unit.path)
 
 
 def counts_only_interfaces(scene: Scene, netmond: Netmond) -> None:
     exchange(scene)
-    assert netmond.list("Users") == netmond.list("Flows") == []
+    assert netmond.rows("Users") == netmond.rows("Flows") == []
     assert netmond.interface(scene.link.near_device)["classes"]["in_ipv4_packets"] == 23
     netmond.add_targets("192.0.2.7")
 
@@ -155,7 +155,8 @@ def test_interface_that_does_not_exist(scene: Scene) -> None:
 def test_xdp_that_is_refused(scene: Scene) -> None:
     """A device that cannot do native XDP: tc is used where the configuration asks for it, and status says
     so; asked for by hand it is refused, and everything stays as it was."""
-    scene.near.ip("link add br0 type bridge", "link set br0 up", "link add br1 type bridge", "link set br1 up")
+    for name in ("br0", "br1"):
+        scene.near.ip(f"link add {name} type bridge", f"link set {name} up")
     netmond = scene.netmond(interfaces=["br0"], config={"interface.br0.attach": "xdp"})
     row = netmond.interface("br0")
     assert (row["monitored"], row["hook"]) == (True, "tcx")
@@ -290,8 +291,8 @@ def test_bad_configuration(machine: Machine, line: str, hint: str) -> None:
     file.write_text(line + "\n")
     key = line.partition(" ")[0]
 
-    for more in ([], ["--check"]):
-        argv = [sys.executable, "-m", "netmond", "-c", str(file), *more]
+    for flags in ("", "--check"):
+        argv = [sys.executable, "-m", "netmond", "-c", str(file), *flags.split()]
         done = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, timeout=DEADLINE, check=False)
 
         assert done.returncode == 1

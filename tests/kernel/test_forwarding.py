@@ -7,9 +7,10 @@ import socket
 import pytest
 
 from tests.kernel import iperf
+from tests.kernel.agent import Agent
 from tests.kernel.capture import Figures, figures
 from tests.kernel.conftest import USER, Crossing
-from tests.kernel.agent import Agent
+from tests.kernel.machine import Machine
 from tests.kernel.running import counted, total
 
 
@@ -31,11 +32,12 @@ def test_forwarded_flow(crossing: Crossing, family: int) -> None:
     client.do("exchange", name="a", count=23, size=101)
 
     size = 23 * (101 + (28 if family == 4 else 48))
-    rows = {row["interface"]: row for row in netmond.list("Flows", kind="forwarded", port=port)}
+    rows = {row["interface"]: row for row in netmond.rows("Flows", kind="forwarded", port=port)}
     assert set(rows) == {crossing.left.near_device, crossing.right.near_device}
     there, back = rows[crossing.right.near_device], rows[crossing.left.near_device]
-    assert (there["local"], there["local_port"], there["remote"], there["remote_port"]) == (left, local, right, port)
-    assert (back["local"], back["local_port"], back["remote"], back["remote_port"]) == (right, port, left, local)
+    ends = ("local", "local_port", "remote", "remote_port")
+    assert [there[name] for name in ends] == [left, local, right, port]
+    assert [back[name] for name in ends] == [right, port, left, local]
     for row in (there, back):
         assert counted(row) == (0, 0, 23, size)
         assert (row["protocol"], row["family"]) == ("udp", family)
@@ -55,9 +57,9 @@ def test_no_user_below_the_meter(crossing: Crossing) -> None:
 
     crossing.exchange(4, count=1009, size=101)
 
-    assert netmond.list("Users") == []
-    assert netmond.list("Units") == []
-    assert total(netmond.list("Flows", kind="forwarded")) == (0, 0, 2018, 2018 * 129)
+    assert netmond.rows("Users") == []
+    assert netmond.rows("Units") == []
+    assert total(netmond.rows("Flows", kind="forwarded")) == (0, 0, 2018, 2018 * 129)
 
 
 def test_filters_match_either_side(crossing: Crossing) -> None:
@@ -67,8 +69,8 @@ def test_filters_match_either_side(crossing: Crossing) -> None:
     crossing.exchange(4, count=3, size=101)
 
     for link in (crossing.left, crossing.right):
-        assert len(netmond.list("Flows", peer=link.address(4, far=True))) == 2
-    assert netmond.list("Flows", peer="192.0.2.0/24") == []
+        assert len(netmond.rows("Flows", peer=link.address(4, far=True))) == 2
+    assert netmond.rows("Flows", peer="192.0.2.0/24") == []
 
 
 @pytest.mark.parametrize("family", [4, 6])
@@ -87,7 +89,7 @@ def test_forwarded_tcp_with_offload(crossing: Crossing, family: int) -> None:
         cgroup=None,
     )
 
-    rows = netmond.list("Flows", kind="forwarded", protocol="tcp", interface=crossing.right.near_device)
+    rows = netmond.rows("Flows", kind="forwarded", protocol="tcp", interface=crossing.right.near_device)
     assert total(rows) == out_of(figures(done.packets, {crossing.left.address(family, far=True)}))
     assert sum(row["out_stack_packets"] for row in rows) < sum(row["out_packets"] for row in rows) / 2
     ports = {packet.destination_port for packet in done.packets if packet.protocol == socket.IPPROTO_TCP}
@@ -106,7 +108,7 @@ def test_own_and_forwarded_traffic(crossing: Crossing) -> None:
     user.do("exchange", name="a", count=29, size=101)
 
     assert netmond.user(USER) == (29, 29 * 129) * 2
-    assert total(netmond.list("Flows", kind="forwarded")) == (0, 0, 46, 46 * 129)
+    assert total(netmond.rows("Flows", kind="forwarded")) == (0, 0, 46, 46 * 129)
 
 
 def test_more_forwarded_flows_than_room(crossing: Crossing) -> None:
@@ -120,9 +122,50 @@ def test_more_forwarded_flows_than_room(crossing: Crossing) -> None:
 
     client.do("many", prefix="m", count=100, peer=[address, port], exchanges=3, size=101)
 
-    rows = netmond.list("Flows", kind="forwarded")
+    rows = netmond.rows("Flows", kind="forwarded")
     missing = netmond.loss("interfaces.forwarded-full")
     assert len(rows) <= 64
     assert missing > 0
     assert total(rows).out_packets + missing == 600
     assert netmond.target(address) == (300, 300 * 129) * 2
+
+
+def test_bridged_traffic(machine: Machine) -> None:
+    """What a bridge passes on is forwarded, too: counted once, though it passes two of its ports."""
+    left, bridge, right = (machine.namespace(label) for label in ("left", "bridge", "right"))
+    links = [machine.link(bridge, space, number=number) for number, space in ((1, left), (2, right))]
+    bridge.ip(
+        "link add br0 type bridge",
+        *(f"link set {link.near_device} master br0" for link in links),
+        "link set br0 addrgenmode none up",
+    )
+    for number, link in enumerate(links, 1):
+        device = link.far_device
+        link.far.ip(f"link set {device} arp on", f"addr add 10.77.0.{number}/24 dev {device}")
+    crossing = Crossing(machine, links[0], links[1], machine.cgroup(f"{machine.label}.slice"))
+    netmond = crossing.netmond(interfaces=["br0", *(link.near_device for link in links)])
+    netmond.add_targets("10.77.0.2")
+    server, client = Agent(right), Agent(left)
+    port = server.do("echo_server", local=["10.77.0.2", 0])
+    client.do("udp", name="a", peer=["10.77.0.2", port])
+
+    client.do("exchange", name="a", count=23, size=101)
+
+    assert netmond.target("10.77.0.2") == (23, 23 * 129) * 2
+    rows = netmond.rows("Flows", kind="forwarded", port=port)
+    assert [counted(row) for row in rows] == [(0, 0, 23, 23 * 129)] * 2
+    assert {row["interface"] for row in rows} == {link.near_device for link in links}
+
+
+def test_what_the_kernel_answers(crossing: Crossing) -> None:
+    """Echo replies and resets of the router itself are nobody's, and not forwarded either."""
+    netmond = crossing.netmond()
+    client = Agent(crossing.left.far)
+    for family in (4, 6):
+        client.do("ping", address=crossing.left.address(family), count=23, size=57)
+        client.do("refused", peer=[crossing.left.address(family), 9], count=29)
+
+    classes = netmond.interface(crossing.left.near_device)["classes"]
+    assert classes["in_ipv4_packets"] == classes["out_ipv4_packets"] == 52
+    assert classes["in_ipv6_packets"] == classes["out_ipv6_packets"] == 52
+    assert netmond.rows("Users") == netmond.rows("Flows") == []

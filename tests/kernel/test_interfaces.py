@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
 from scapy.layers.inet import IP, TCP
 
-from tests.kernel.capture import send_frames
+from tests.kernel.capture import Figures, send_frames
 from tests.kernel.conftest import USER, Scene
 from tests.kernel.deadline import eventually
 from tests.kernel.frames import FRAMES, Frame
@@ -62,7 +61,7 @@ def test_totals_are_the_kernels(scene: Scene, mode: str) -> None:
     make_traffic(scene, scene.link)
 
     later, kernel_later = at_rest(netmond, scene.near, device)
-    grown = {name: later[name] - row[name] for name in ("in_packets", "in_bytes", "out_packets", "out_bytes")}
+    grown = {name: later[name] - row[name] for name in Figures._fields}
     kernels = {name: kernel_later[name] - kernel[name] for name in kernel}
     assert later["hook"] == ("tcx" if mode in ("auto", "tc") else mode)
     assert (grown["in_packets"], grown["out_packets"]) == (kernels["rx_packets"], kernels["tx_packets"])
@@ -88,7 +87,8 @@ def test_totals_with_offload(scene: Scene) -> None:
     later, kernel_later = at_rest(netmond, scene.near, device)
     grown = {name: later[name] - row[name] for name in later if name.endswith(("_packets", "_bytes"))}
     kernels = {name: kernel_later[name] - kernel[name] for name in kernel}
-    assert (grown["out_stack_packets"], grown["out_stack_bytes"]) == (kernels["tx_packets"], kernels["tx_bytes"])
+    assert grown["out_stack_packets"] == kernels["tx_packets"]
+    assert grown["out_stack_bytes"] == kernels["tx_bytes"]
     merged = grown["out_packets"] - grown["out_stack_packets"]
     assert merged > 7
     ipv4 = later["classes"]["out_ipv4_packets"] - row["classes"]["out_ipv4_packets"]
@@ -172,7 +172,8 @@ def test_tun(scene: Scene) -> None:
 
 def test_segments_that_nobody_has_counted(scene: Scene) -> None:
     """A super-packet from outside (virtio, tun) does not say how many segments it stands for."""
-    packet = bytes(IP(src="10.77.0.2", dst="10.77.0.1") / TCP(sport=7, dport=9, flags="A") / bytes(6 * 1000 + 7))
+    payload = bytes(6 * 1000 + 7)
+    packet = bytes(IP(src="10.77.0.2", dst="10.77.0.1") / TCP(sport=7, dport=9, flags="A") / payload)
     with Tun(scene.near, "tun0", offload=True) as tun:
         scene.near.ip("link set tun0 addrgenmode none up", "addr add 10.77.0.1/24 dev tun0")
         netmond = scene.netmond(interfaces=["tun0"])
@@ -212,7 +213,7 @@ def classes(row: Row, direction: str) -> dict[str, tuple[int, int]]:
     }
 
 
-@pytest.mark.parametrize("frame", FRAMES, ids=lambda frame: frame.name)
+@pytest.mark.parametrize("frame", FRAMES, ids=[frame.name for frame in FRAMES])
 def test_classes(shared: Scene, hooks: Mapping[str, Link], netmond: Netmond, frame: Frame) -> None:
     """A frame is in its class, with all its bytes, however the programs are attached, in and out.
 
@@ -220,18 +221,21 @@ def test_classes(shared: Scene, hooks: Mapping[str, Link], netmond: Netmond, fra
     """
 
     def read() -> tuple[dict[str, Row], int]:
-        rows = {row["name"]: row for row in netmond.list("Interfaces")}
-        return {hook: rows[link.near_device] for hook, link in hooks.items()}, netmond.loss("interfaces.malformed")
+        rows = {row["name"]: row for row in netmond.peek("Interfaces")}
+        of_hooks = {hook: rows[link.near_device] for hook, link in hooks.items()}
+        return of_hooks, netmond.loss("interfaces.malformed")
 
     before, damaged = read()
     for link in hooks.values():
         send_frames(shared.far, link.far_device, [frame.data] * TIMES)
     send_frames(shared.near, shared.link.near_device, [frame.data] * TIMES)
+    netmond.settle()
     after, damaged_later = read()
 
     grown = {
         f"{hook} {direction}": {
-            name: (packets - classes(before[hook], direction)[name][0], size - classes(before[hook], direction)[name][1])
+            name: (packets - was[name][0], size - was[name][1])
+            for was in [classes(before[hook], direction)]
             for name, (packets, size) in classes(after[hook], direction).items()
         }
         for hook, direction in (*((hook, "in") for hook in HOOKS), ("tc", "out"))

@@ -47,16 +47,22 @@ def alive(objects: dict[str, set[int]]) -> dict[str, set[int]]:
     return {kind: ids & there[kind] for kind, ids in objects.items() if ids & there[kind]}
 
 
-def filters(space: Namespace, device: str) -> list[str]:
+def filters(space: Namespace, device: str) -> list[tuple[str, str]]:
     """The tc filters of clsact on a device, in and out, that are programs."""
-    sides = (space.run("tc", "filter", "show", "dev", device, side, check=False) for side in ("ingress", "egress"))
-    return re.findall(r"pref (\d+) .* (interface_\w+):", "".join(sides))
+    show = ("tc", "filter", "show", "dev", device)
+    said = "".join(space.run(*show, side, check=False) for side in ("ingress", "egress"))
+    return [(found[1], found[2]) for found in re.finditer(r"pref (\d+) .* (interface_\w+):", said)]
 
 
 def attached(space: Namespace) -> str:
     """What is on the network devices of a namespace: XDP and tc, but this bpftool knows no tcx."""
     (found,) = json.loads(space.run("bpftool", "--json", "net", "show"))
     return "".join(json.dumps(found[kind]) for kind in ("xdp", "tc") if found[kind])
+
+
+def monitored(netmond: Netmond) -> set[str]:
+    """The interfaces monitored this moment."""
+    return {row["name"] for row in netmond.peek("Interfaces") if row["monitored"]}
 
 
 @pytest.mark.parametrize(
@@ -119,9 +125,8 @@ def test_signal_during_the_start(scene: Scene) -> None:
 def test_two_daemons(scene: Scene) -> None:
     """A second daemon on the same bus is refused in one line; the first does not notice."""
     netmond = scene.netmond()
-    second = scene.machine.start(
-        scene.near.command([sys.executable, "-m", "netmond", *netmond.arguments]), env=netmond.environment, cwd=ROOT
-    )
+    argv = scene.near.command([sys.executable, "-m", "netmond", *netmond.arguments])
+    second = scene.machine.start(argv, env=netmond.environment, cwd=ROOT)
 
     said, _ = second.popen.communicate(timeout=2 * DEADLINE)
 
@@ -221,10 +226,7 @@ def test_interface_vanishes_and_returns(scene: Scene, mode: str) -> None:
         assert device in reason
 
         scene.machine.link(scene.near, scene.far)
-        eventually(
-            lambda: [row["monitored"] for row in netmond.peek("Interfaces") if row["name"] == device] == [True],
-            "it is back",
-        )
+        eventually(lambda: device in monitored(netmond), "it is back")
         eventually(lambda: netmond.feature("interfaces") == ("on", ""), "all is well")
 
 
@@ -252,11 +254,32 @@ def test_interface_renamed(scene: Scene) -> None:
     netmond = scene.netmond()
 
     scene.near.ip(f"link set {device} down", f"link set {device} name other0", "link set other0 up")
-    eventually(lambda: not any(row["monitored"] for row in netmond.peek("Interfaces")), "it is let go")
+    eventually(lambda: not monitored(netmond), "it is let go")
     assert attached(scene.near) == ""
 
     scene.near.ip("link set other0 down", f"link set other0 name {device}", f"link set {device} up")
-    eventually(lambda: any(row["monitored"] for row in netmond.peek("Interfaces")), "it is taken up again")
+    eventually(lambda: device in monitored(netmond), "it is taken up again")
+
+
+@pytest.mark.parametrize("mode", ["auto", "xdp"])
+def test_interface_moved_to_another_namespace(scene: Scene, mode: str) -> None:
+    """An interface that is given to a container takes none of our programs with it, and counts again when
+    it comes back."""
+    device = scene.link.near_device
+    netmond = scene.netmond(config={f"interface.{device}.attach": mode})
+    other = scene.machine.namespace("other")
+    objects = bpf_objects(netmond.pid)
+
+    scene.near.ip(f"link set {device} netns {other.name}")
+    eventually(lambda: device not in {row["name"] for row in netmond.peek("Interfaces")}, "it has gone")
+    eventually(lambda: len(objects["link"]) - len(alive(objects)["link"]) == 2, "its links are gone")
+    assert attached(other) == ""
+
+    other.ip(f"link set {device} netns {scene.near.name}")
+    scene.link.furnish(far=False)
+    eventually(lambda: device in monitored(netmond), "it is taken up again")
+    scene.user().do("refused", peer=["10.23.1.2", 9], count=23)
+    assert netmond.interface(device)["classes"]["in_ipv4_packets"] == 23
 
 
 def test_interface_added_and_removed_by_hand(scene: Scene) -> None:

@@ -14,11 +14,13 @@ from tests.kernel.running import Netmond, counted, total
 SLOTS, SOCKETS = 64, 500
 EXCHANGE = 101 + 28
 SYN = 2
+ENDS = ("10.23.1.1", "10.23.1.2")
+OPTIONS = ("a{sv}",)
 
 
 def unit_figures(netmond: Netmond, name: str) -> Figures:
     """A unit's totals, after settling."""
-    return total(row for row in netmond.list("Units") if row["unit"] == name)
+    return total(row for row in netmond.rows("Units") if row["unit"] == name)
 
 
 def test_more_sockets_than_slots(scene: Scene) -> None:
@@ -26,7 +28,7 @@ def test_more_sockets_than_slots(scene: Scene) -> None:
     how many sockets had to go without."""
     netmond = scene.netmond(config={"meter.slots": SLOTS})
     server, user = scene.server(), scene.user()
-    peer = [scene.link.address(4, far=True), server.do("echo_server", local=[scene.link.address(4, far=True), 0])]
+    peer = [ENDS[1], server.do("echo_server", local=[ENDS[1], 0])]
 
     user.do("many", prefix="m", count=SOCKETS, peer=peer, exchanges=3, size=101)
 
@@ -38,7 +40,7 @@ def test_more_sockets_than_slots(scene: Scene) -> None:
     (overflow,) = [row for row in rows if row["kind"] == "overflow"]
     missing = SOCKETS - SLOTS
     assert counted(overflow) == (3 * missing, 3 * missing * EXCHANGE) * 2
-    assert (overflow["unit"], overflow["local"], overflow["remote"], overflow["pid"]) == (scene.unit.name, "", "", 0)
+    assert [overflow[name] for name in ("unit", "local", "remote", "pid")] == [scene.unit.name, "", "", 0]
     assert len(rows) == SLOTS + 1
     assert netmond.loss("meter.no-slot-sockets") == missing
     assert netmond.loss("meter.no-slot-packets") == 6 * missing
@@ -105,7 +107,7 @@ def test_accepted_connections_beyond_the_slots(scene: Scene) -> None:
         client.do("exchange", name=f"t{number}", size=101)
     seen = [packet for packet in capture.stop() if packet.protocol == socket.IPPROTO_TCP]
 
-    assert netmond.user(USER) == figures(seen, scene.link.near_addresses) + (0, 0, 1, EXCHANGE)
+    assert netmond.user(USER) == figures(seen, scene.link.near_addresses) + Figures(0, 0, 1, EXCHANGE)
 
 
 def test_10_000_short_connections(scene: Scene) -> None:
@@ -127,7 +129,7 @@ def test_10_000_short_connections(scene: Scene) -> None:
         assert late == []  # the server closes first, so TIME_WAIT is its
         expected = expected + figures(alive, scene.link.near_addresses)
         assert netmond.user(USER) == expected
-        (process,) = netmond.list("Processes", pid=user.pid)
+        (process,) = netmond.rows("Processes", pid=user.pid)
         assert counted(process) == expected
         assert netmond.loss("meter.no-slot-sockets") == 0
         eventually(lambda: not netmond.flows(USER), "all slots were given back")
@@ -182,6 +184,31 @@ def test_more_peers_than_room(scene: Scene) -> None:
     (own,) = [row for row in rows if row["kind"] == "socket"]
     assert len(rows) <= 65
     assert own["in_packets"] + own["out_packets"] == netmond.loss("meter.peers-full") > 0
+
+
+def test_rows_add_up_at_every_moment(scene: Scene) -> None:
+    """Amidst traffic of every kind - peers, sockets, overflow - the rows of a tick add up to its total."""
+    netmond = scene.netmond(config={"meter.slots": 23, "meter.peers": 29})
+    servers = [scene.user(), scene.server()]
+    clients = [scene.server(), scene.user()]
+    for server, client, address in zip(servers, clients, ENDS, strict=True):
+        port = server.do("echo_server", local=[address, 0])
+        for number in range(31):
+            client.do("udp", name=f"c{number}", peer=[address, port])
+        client.begin("take_turns", prefix="c", count=31, turns=500, size=101)
+
+    ticks: set[int] = set()
+    while len(ticks) < 17:
+        users, meta = netmond.call("ListUsers", OPTIONS, {})
+        flows, later = netmond.call("ListFlows", OPTIONS, {"limit": ["u", 0], "user": ["s", str(USER)]})
+        if meta["tick"] == later["tick"]:
+            assert total(flows) == total(users)
+            ticks.add(meta["tick"])
+
+    for client in clients:
+        client.end()
+    assert netmond.user(USER) == (31000, 31000 * EXCHANGE) * 2
+    assert {row["kind"] for row in netmond.peek("Flows")} == {"socket", "peer", "overflow"}
 
 
 def test_closed_server_forgets_its_peers(scene: Scene) -> None:

@@ -14,6 +14,7 @@ from tests.kernel.machine import Machine
 from tests.kernel.running import Netmond, counted
 
 UDP_HEADERS = {4: 28, 6: 48}
+IPV6_FRAGMENT = 44
 #: What iperf3 sends on a data stream beside the data: a cookie by TCP's client, a greeting in UDP.
 COOKIE = {("tcp", False): 37, ("tcp", True): 0, ("udp", False): 4, ("udp", True): 4}
 
@@ -25,7 +26,7 @@ def netmond(shared: Scene) -> Netmond:
 
 
 def check(found: Figures, packets: Sequence[Packet], here: frozenset[str]) -> None:
-    """The figures are those of the packets; any part of those that came when no socket was there any more."""
+    """The figures are those of the packets, with any part of those that came when the socket had gone."""
     alive, late = of_sockets(packets, here)
     possible = {figures(alive, here)}
     for packet in late:
@@ -60,8 +61,8 @@ def test_iperf3(shared: Scene, netmond: Netmond, protocol: str, family: int, rev
     )
 
     user = netmond.user(USER) - before
-    (process,) = netmond.list("Processes", pid=done.pid)
-    (row,) = [row for row in netmond.list("Units") if row["unit"] == unit.name]
+    (process,) = netmond.rows("Processes", pid=done.pid)
+    (row,) = [row for row in netmond.rows("Units") if row["unit"] == unit.name]
     check(user, done.packets, here)
     assert counted(process) == user
     assert (process["process"], process["uid"], process["unit"]) == ("iperf3", USER, unit.name)
@@ -88,10 +89,10 @@ def test_segmentation_offload_is_undone(machine: Machine, family: int, reverse: 
     with scene.netmond() as netmond:
         flags = ["--time=1", "--bitrate=400M", "--window=512K", *(["--reverse"] if reverse else [])]
         done = iperf.run(outer, near, outer.address(family, far=True), *flags, uid=USER, cgroup=unit)
-        (row,) = netmond.list("Users")
+        (row,) = netmond.rows("Users")
 
     check(counted(row), done.packets, inner.near_addresses)
-    direction, headers = ("in", 52) if reverse else ("out", 52)
+    direction = "in" if reverse else "out"
     merged = row[f"{direction}_packets"] - row[f"{direction}_stack_packets"]
     headers = 52 if family == 4 else 72
     assert merged > 1000
@@ -107,7 +108,7 @@ def test_udp_segmentation_is_undone(shared: Scene, netmond: Netmond) -> None:
 
     user.do("udp", name="a", peer=[shared.link.address(4, far=True), port])
     user.do("send_segmented", name="a", size=23 * 1000 - 7, segment=1000)
-    (row,) = [row for row in netmond.list("Users") if row["uid"] == uid]
+    (row,) = [row for row in netmond.rows("Users") if row["uid"] == uid]
     shared.link.offload(False)
 
     assert (row["out_packets"], row["out_bytes"]) == (23, 23 * (1000 + 28) - 7)
@@ -149,20 +150,38 @@ def test_23_pings_are_23(shared: Scene, netmond: Netmond, family: int, raw: bool
     assert netmond.user(uid) == (23, 23 * (57 + UDP_HEADERS[family])) * 2
 
 
-def test_fragments_count_for_their_socket(shared: Scene, netmond: Netmond) -> None:
-    """A datagram larger than the link's packets leaves in fragments; each has its IP header on the wire."""
-    uid = 1260
+@pytest.mark.parametrize("family", [4, 6])
+@pytest.mark.parametrize("size", [1473, 4000, 65000])
+def test_fragments_count_as_on_the_wire(shared: Scene, netmond: Netmond, family: int, size: int) -> None:
+    """A datagram larger than the link's packets travels in fragments, each with headers of its own."""
+    uid = 1260 + family
+    before = netmond.user(uid)
     server, user = shared.server(), shared.user(uid)
-    port = server.do("udp", name="sink", local=[shared.link.address(4, far=True), 0])
+    address = shared.link.address(family, far=True)
+    port = server.do("echo_server", local=[address, 0])
     capture = Capture(shared.link)
 
-    user.do("udp", name="a", peer=[shared.link.address(4, far=True), port])
-    user.do("send", name="a", count=7, size=4000)
+    user.do("udp", name="a", peer=[address, port])
+    user.do("exchange", name="a", count=7, size=size)
 
-    server.do("drain", name="sink", count=7)
-    sent = [packet for packet in capture.stop() if packet.protocol == socket.IPPROTO_UDP]
-    assert len(sent) == 21
-    assert netmond.user(uid) == figures(sent, shared.link.near_addresses)
+    seen = [packet for packet in capture.stop() if packet.protocol in (socket.IPPROTO_UDP, IPV6_FRAGMENT)]
+    assert len(seen) >= 2 * 2 * 7
+    assert netmond.user(uid) - before == figures(seen, shared.link.near_addresses)
+
+
+@pytest.mark.parametrize("family", [4, 6])
+def test_refused_connections(shared: Scene, netmond: Netmond, family: int) -> None:
+    """23 connections that nobody takes: 23 SYN and 23 RST are the user's."""
+    uid = 1280 + family
+    user = shared.user(uid)
+    capture = Capture(shared.link)
+
+    refused = user.do("refused", peer=[shared.link.address(family, far=True), 9], count=23)
+
+    seen = [packet for packet in capture.stop() if packet.protocol == socket.IPPROTO_TCP]
+    found = netmond.user(uid)
+    assert found == figures(seen, shared.link.near_addresses)
+    assert (refused, found.in_packets, found.out_packets) == (23, 23, 23)
 
 
 def test_users_do_not_mix(shared: Scene, netmond: Netmond) -> None:
@@ -181,7 +200,7 @@ def test_users_do_not_mix(shared: Scene, netmond: Netmond) -> None:
 
     assert netmond.user(1271) == (1009, 1009 * 39) * 2
     assert netmond.user(1272) == (1013, 1013 * 41) * 2
-    (row,) = [row for row in netmond.list("Units") if row["unit"] == "both.service"]
+    (row,) = [row for row in netmond.rows("Units") if row["unit"] == "both.service"]
     assert counted(row) == netmond.user(1271) + netmond.user(1272)
     assert row["flows"] == 2
 

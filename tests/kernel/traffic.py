@@ -6,6 +6,7 @@ It must not import anything of ours: other users cannot read this source tree.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import selectors
@@ -24,7 +25,6 @@ sockets: dict[str, socket.socket] = {}
 
 class _SaidAlready(Exception):
     """Another process has answered the request."""
-
 
 
 def _family(address: str) -> socket.AddressFamily:
@@ -50,7 +50,7 @@ def connect(name: str, peer: list[Any]) -> None:
 
 def tcp(name: str, peer: list[Any]) -> int:
     """Opens a TCP connection; returns the local port."""
-    made = socket.create_connection(tuple(peer), _DEADLINE)
+    made = socket.create_connection((peer[0], peer[1]), _DEADLINE)
     made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     sockets[name] = made
     return int(made.getsockname()[1])
@@ -162,6 +162,13 @@ def many(prefix: str, count: int, peer: list[Any], exchanges: int, size: int = 1
         exchange(f"{prefix}{number}", exchanges, size)
 
 
+def take_turns(prefix: str, count: int, turns: int, size: int) -> None:
+    """Exchanges one message on each of some sockets, then again, so many times."""
+    for _ in range(turns):
+        for number in range(count):
+            exchange(f"{prefix}{number}", 1, size)
+
+
 def from_many(count: int, peer: list[Any], network: str, exchanges: int, size: int = 100) -> None:
     """Talks to a server from so many addresses of a network, one exchange after the other."""
     for number in range(1, count + 1):
@@ -182,6 +189,16 @@ def storm(peer: list[Any], count: int, size: int) -> None:
             one.send(request)
             while one.recv(4096):
                 pass
+
+
+def refused(peer: list[Any], count: int) -> int:
+    """Tries to connect where nobody listens; how often that was refused."""
+    times = 0
+    for _ in range(count):
+        with socket.socket(_family(peer[0]), socket.SOCK_STREAM) as one:
+            one.settimeout(_DEADLINE)
+            times += one.connect_ex(tuple(peer)) == errno.ECONNREFUSED
+    return times
 
 
 def short_server(local: list[Any]) -> int:
@@ -255,7 +272,7 @@ def ping(address: str, count: int, size: int, raw: bool = False) -> None:
 def _checksum(message: bytes) -> int:
     """RFC 1071."""
     message += bytes(len(message) % 2)
-    total = sum(struct.unpack(f"!{len(message) // 2}H", message))
+    total: int = sum(struct.unpack(f"!{len(message) // 2}H", message))
     while total >> 16:
         total = (total & 0xFFFF) + (total >> 16)
     return ~total & 0xFFFF
