@@ -5,10 +5,13 @@ A third party adds one with a class and an entry point; no change in netmond is 
     # my_output.py
     class MyOutput:
         name = "mine"
-        def init(self, config):      # netmond.config.OutputConfig; its options: keys of [output.mine]
+
+        def init(self, config):  # netmond.config.OutputConfig; its options: keys of [output.mine]
             self.file = open(config.options["path"], "a")
-        def write(self, snapshot):   # netmond.model.Snapshot
+
+        def write(self, snapshot):  # netmond.model.Snapshot
             print(snapshot.time, *snapshot.users.counters.sum(axis=0), file=self.file, flush=True)
+
         def close(self):
             self.file.close()
 
