@@ -30,6 +30,9 @@ _SYSCTL = {
     "net.ipv6.conf.default.accept_ra": "0",
     "net.ipv6.conf.default.addr_gen_mode": "1",
     "net.ipv6.conf.default.router_solicitations": "0",
+    # What is said of multicast groups is said at once (ms), before a test counts.
+    "net.ipv6.conf.default.mldv1_unsolicited_report_interval": "1",
+    "net.ipv6.conf.default.mldv2_unsolicited_report_interval": "1",
 }
 
 
