@@ -348,11 +348,15 @@ int interface_xdp(struct xdp_md *context)
     }
     parse_frame(data, end, port, 0, false, &frame);
     frame.stack_bytes = end - data;
+    if (port->flags & PORT_LOOPBACK) { /* as in unfold() */
+        frame.stack_bytes -= frame.link_header;
+        frame.link_header = 0;
+    }
     frame.wire_packets = 1;
     frame.wire_bytes = frame.stack_bytes;
     measure_packet(&frame);
     count_frame(port, &frame, cpu, true);
-    if (frame.ip)
+    if (frame.ip && !(port->flags & PORT_LOOPBACK))
         count_targets(&frame, cpu);
     return XDP_PASS_ON;
 }

@@ -133,7 +133,7 @@ static __always_inline void copy_addresses(struct flow *flow, struct bpf_sock *s
 static __always_inline void identify(struct __sk_buff *skb, struct bpf_sock *sk, struct owner *owner,
                                      struct flow *flow)
 {
-    u8 flags = owner->flags & (FLOW_OLDER | FLOW_ACCEPTED);
+    u8 flags = owner->flags & (FLOW_OLDER | FLOW_ACCEPTED | FLOW_RELEASED);
 
     copy_addresses(flow, sk);
     flow->protocol = sk->protocol;
@@ -141,6 +141,8 @@ static __always_inline void identify(struct __sk_buff *skb, struct bpf_sock *sk,
         flags |= FLOW_LISTENER;
     else if (!sk->dst_port && (sk->type == SOCK_DGRAM || sk->type == SOCK_RAW))
         flags |= FLOW_UNCONNECTED;
+    else if (sk->type == SOCK_DGRAM)
+        flags |= FLOW_CONNECTED;
     owner->flags = flags;
     flow->flags = flags;
     flow->cookie = bpf_get_socket_cookie(skb);
@@ -212,6 +214,8 @@ static __always_inline struct slot *claim(struct __sk_buff *skb, struct owner *o
         generation = 1;
     flow->generation = generation;
     __builtin_memset(slot, 0, sizeof(*slot));
+    if (owner->flags & FLOW_RELEASED)
+        slot->in.note = SLOT_RELEASED;
     slot->out.note = ++flow->revision;
     slot->in.generation = generation;
     slot->out.generation = generation;
@@ -277,6 +281,15 @@ static __always_inline void count_peer(struct __sk_buff *skb, struct size *size,
     add(tally, size, in);
 }
 
+/* Gives a slot up: the socket is to have another row. */
+static __always_inline struct slot *leave(struct owner *owner, struct slot *slot)
+{
+    slot->in.note = SLOT_RELEASED;
+    owner->ticket = NO_SLOT;
+    owner->epoch = 0;
+    return NULL;
+}
+
 static __always_inline int count(struct __sk_buff *skb, bool in)
 {
     struct bpf_sock *sk = skb->sk;
@@ -309,6 +322,8 @@ static __always_inline int count(struct __sk_buff *skb, bool in)
     if (slot && slot->in.generation == generation) {
         if (owner->flags & FLOW_LISTENER && sk->state != TCP_LISTEN)
             slot = NULL; /* its listener's */
+        else if (owner->flags & FLOW_CONNECTED && !sk->dst_port)
+            slot = leave(owner, slot); /* connect() with AF_UNSPEC passes no hook */
     } else {
         slot = NULL;
     }
@@ -383,6 +398,7 @@ int socket_released(struct bpf_sock *sk)
 
     if (!owner)
         return 1;
+    owner->flags |= FLOW_RELEASED;
     index = (u32)owner->ticket;
     slot = slots.lookup(&index);
     if (slot && slot->in.generation == owner->ticket >> 32)
@@ -407,9 +423,7 @@ static __always_inline int reconnect(struct bpf_sock_addr *address)
     slot = slots.lookup(&index);
     if (!slot || slot->in.generation != owner->ticket >> 32)
         return 1;
-    slot->in.note = SLOT_RELEASED;
-    owner->ticket = NO_SLOT;
-    owner->epoch = 0;
+    leave(owner, slot);
     return 1;
 }
 

@@ -65,6 +65,8 @@ struct flow {
 #define FLOW_ACCEPTED 2    /* cloned from a listener: pid and comm are the listener's creator */
 #define FLOW_OLDER 4       /* the socket was there before the meter: pid and comm unknown */
 #define FLOW_LISTENER 8
+#define FLOW_RELEASED 16   /* its process has closed it; what it still sends is soon over */
+#define FLOW_CONNECTED 32  /* a datagram socket with one peer, which it may give up */
 
 /* In every socket's own storage; accepted sockets begin with a copy of their listener's. */
 struct owner {

@@ -8,13 +8,16 @@ from collections.abc import Callable
 
 import pytest
 
+from netmond.kernel import programs
 from tests.kernel.conftest import USER, Scene
 from tests.kernel.deadline import DEADLINE
 from tests.kernel.machine import Machine
 from tests.kernel.running import ROOT, Netmond
+from tests.kernel.strangers import XDP, stranger
 
 NOBODY = 65534
 DATAGRAM = 101 + 28
+XDP_PASS = 2
 
 #: Commands that make the cgroup hierarchies of a machine, in a mount namespace of the daemon's own.
 LAYOUTS = {
@@ -170,6 +173,20 @@ def test_xdp_that_is_refused(scene: Scene) -> None:
     assert "br1" in said.line
     assert not netmond.interface("br1")["monitored"]
     assert netmond.interface("br0")["hook"] == "tcx"
+
+
+def test_xdp_that_is_taken(scene: Scene) -> None:
+    """Somebody else's XDP program is on the interface: it stays, tc is used, and status says so."""
+    device = scene.link.near_device
+    with stranger(scene.near, device, XDP, programs.XDP, XDP_PASS):
+        netmond = scene.netmond(config={f"interface.{device}.attach": "xdp"})
+
+        state, reason = netmond.feature("interfaces")
+        assert state == "degraded"
+        assert f"{device}: xdp refused" in reason
+        exchange(scene)
+        row = netmond.interface(device)
+        assert (row["hook"], row["classes"]["in_ipv4_packets"]) == ("tcx", 23)
 
 
 # -- what the client is refused -----------------------------------------------------------------------

@@ -8,17 +8,20 @@ from typing import Any
 import pytest
 from scapy.layers.inet import IP, TCP
 
+from netmond.kernel import programs
 from tests.kernel.capture import Figures, send_frames
 from tests.kernel.conftest import USER, Scene
 from tests.kernel.deadline import eventually
 from tests.kernel.frames import FRAMES, Frame
 from tests.kernel.machine import Link, Namespace
 from tests.kernel.running import Netmond, Row
+from tests.kernel.strangers import SCHED_CLS, stranger
 from tests.kernel.tun import Tun, reflected
 
 HOOKS = ("tc", "xdp", "xdp-generic")
 CLASSES = ("ipv4", "ipv6", "arp", "other")
 TIMES = 7
+TCX_PASS = 0
 
 
 def at_rest(netmond: Netmond, space: Namespace, device: str) -> tuple[Row, dict[str, int]]:
@@ -98,9 +101,26 @@ def test_totals_with_offload(scene: Scene) -> None:
     assert surplus in {66 * four + 86 * (merged - four) for four in range(merged + 1)}
 
 
-def test_loopback(scene: Scene) -> None:
+@pytest.mark.parametrize("attach_type", [programs.TCX_INGRESS, programs.TCX_EGRESS], ids=["in", "out"])
+def test_beside_others(scene: Scene, attach_type: int) -> None:
+    """A program of somebody else that was there first and ends the chain (TCX_PASS) hides no packet."""
+    device = scene.link.near_device
+    with stranger(scene.near, device, SCHED_CLS, attach_type, TCX_PASS):
+        netmond = scene.netmond()
+        row, kernel = at_rest(netmond, scene.near, device)
+
+        make_traffic(scene, scene.link)
+
+        later, kernel_later = at_rest(netmond, scene.near, device)
+    for ours, theirs in (("in", "rx"), ("out", "tx")):
+        grown = later[f"{ours}_packets"] - row[f"{ours}_packets"]
+        assert grown == kernel_later[f"{theirs}_packets"] - kernel[f"{theirs}_packets"]
+
+
+@pytest.mark.parametrize("mode", ["auto", "xdp-generic"])
+def test_loopback(scene: Scene, mode: str) -> None:
     """On lo each packet is sent and received once; both are counted, as the kernel does."""
-    netmond = scene.netmond(interfaces=["lo"])
+    netmond = scene.netmond(interfaces=["lo"], config={"interface.lo.attach": mode})
     row, kernel = at_rest(netmond, scene.near, "lo")
     user = scene.user()
     port = user.do("echo_server", local=["127.0.0.1", 0])

@@ -296,6 +296,26 @@ def test_interface_added_and_removed_by_hand(scene: Scene) -> None:
     assert device not in attached(scene.near)
 
 
+def test_nothing_leaks(scene: Scene) -> None:
+    """Interfaces and targets added and removed over and over leave descriptors, objects and memory as they
+    were."""
+    device = scene.link.near_device
+    netmond = scene.netmond(interfaces=["lo"])
+    targets = [f"10.{number // 256}.{number % 256}.0/24" for number in range(101)]
+    sizes = []
+    for _ in range(2):
+        for _ in range(23):
+            netmond.call("MonitorInterface", ("s", "a{sv}"), device, {"attach": ["s", "xdp-generic"]})
+            netmond.call("UnmonitorInterface", ("s", "a{sv}"), device, {})
+            netmond.add_targets(*targets)
+            netmond.call("RemoveTargets", ("as", "a{sv}"), targets, {})
+        objects = {kind: len(ids) for kind, ids in bpf_objects(netmond.pid).items()}
+        sizes.append((netmond.descriptors(), objects, netmond.resident()))
+
+    assert sizes[0][:2] == sizes[1][:2]
+    assert sizes[1][2] - sizes[0][2] < 1 << 20
+
+
 def test_reload_takes_up_a_new_configuration(scene: Scene) -> None:
     """Interfaces, targets and the interval change on reload, and counting goes on."""
     device = scene.link.near_device

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import socket
 
 import pytest
@@ -184,6 +186,23 @@ def test_more_peers_than_room(scene: Scene) -> None:
     (own,) = [row for row in rows if row["kind"] == "socket"]
     assert len(rows) <= 65
     assert own["in_packets"] + own["out_packets"] == netmond.loss("meter.peers-full") > 0
+
+
+def test_daemon_that_does_not_get_to_it(scene: Scene) -> None:
+    """While the daemon is held up no slot comes back: detail is lost, and counted, but no byte."""
+    netmond = scene.netmond(config={"meter.slots": SLOTS})
+    server, user = scene.server(), scene.user()
+    port = server.do("short_server", local=[ENDS[1], 0])
+    capture = Capture(scene.link)
+
+    os.kill(netmond.pid, signal.SIGSTOP)
+    user.do("storm", peer=[ENDS[1], port], count=1009, size=101)
+    os.kill(netmond.pid, signal.SIGCONT)
+
+    seen = [packet for packet in capture.stop() if packet.protocol == socket.IPPROTO_TCP]
+    assert netmond.user(USER) == figures(seen, scene.link.near_addresses)
+    assert netmond.loss("meter.no-slot-sockets") == 1009 - SLOTS
+    eventually(lambda: not netmond.flows(USER, kind="socket"), "all slots are free again")
 
 
 def test_rows_add_up_at_every_moment(scene: Scene) -> None:

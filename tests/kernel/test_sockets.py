@@ -7,7 +7,7 @@ import socket
 import pytest
 
 from tests.kernel.agent import Agent
-from tests.kernel.capture import NOTHING, Capture, figures
+from tests.kernel.capture import NOTHING, Capture, figures, of_sockets
 from tests.kernel.conftest import USER, Scene
 from tests.kernel.deadline import eventually
 from tests.kernel.running import Netmond, Row, counted, total
@@ -227,6 +227,69 @@ def test_connected_after_a_while(shared: Scene, netmond: Netmond, port: int) -> 
     assert (row["kind"], row["remote_port"]) == ("socket", port)
     assert counted(row) == (23, 23 * DATAGRAM) * 2
     assert netmond.user(uid) == (37, 37 * DATAGRAM) * 2
+
+
+def test_disconnected_datagram_socket(shared: Scene, netmond: Netmond, port: int) -> None:
+    """A UDP socket that gives its connection up talks to anybody: that is not its old peer's."""
+    uid = 1380
+    user, other = shared.user(uid), shared.server()
+    second = other.do("echo_server", local=["10.23.1.2", 0])
+    user.do("udp", name="a", peer=["10.23.1.2", port])
+    user.do("exchange", name="a", count=23, size=101)
+    netmond.settle()
+
+    user.do("disconnect", name="a")
+    user.do("send", name="a", to=[["10.23.1.2", second]], count=29, size=101)
+    user.do("drain", name="a", count=29)
+
+    assert netmond.user(uid) == (52, 52 * DATAGRAM) * 2
+    by_port = {row["remote_port"]: counted(row) for row in netmond.flows(uid) if row["remote"]}
+    assert by_port[second] == (29, 29 * DATAGRAM) * 2
+    assert by_port.get(port, (23, 23 * DATAGRAM) * 2) == (23, 23 * DATAGRAM) * 2
+
+
+def test_dual_stack_datagram_server(shared: Scene, netmond: Netmond) -> None:
+    """One socket on :: with peers of both families: each row has its peer's."""
+    uid = 1381
+    server, client = shared.user(uid), shared.server()
+    port = server.do("echo_server", local=["::", 0])
+    for family in (4, 6):
+        client.do("udp", name=f"c{family}", peer=[shared.link.address(family), port])
+        client.do("exchange", name=f"c{family}", count=23, size=101)
+
+    rows = {row["family"]: row for row in netmond.flows(uid, kind="peer")}
+    assert {family: row["remote"] for family, row in rows.items()} == {
+        family: shared.link.address(family, far=True) for family in (4, 6)
+    }
+    assert counted(rows[4]) == (23, 23 * DATAGRAM) * 2
+    assert counted(rows[6]) == (23, 23 * (DATAGRAM + 20)) * 2
+    assert total(rows.values()) == netmond.user(uid)
+
+
+@pytest.mark.parametrize("family", [4, 6])
+def test_closed_with_data_under_way(shared: Scene, netmond: Netmond, family: int) -> None:
+    """A connection that is closed before its data is through goes on without its process, for as long as
+    the other side takes: all of it is still the user's."""
+    uid = 1390 + family
+    receiver, user = shared.server(), shared.user(uid)
+    port = receiver.do("listen", name="l", local=[shared.link.address(family, far=True), 0], room=4096)
+    capture = Capture(shared.link)
+    user.do("tcp", name="a", peer=[shared.link.address(family, far=True), port], room=200_000)
+    receiver.do("accept", name="a", listener="l")
+    user.do("send", name="a", size=100_003)
+
+    user.do("close", name="a")
+    eventually(lambda: not netmond.flows(uid), "its slot was taken back")
+    waiting = netmond.user(uid).out_bytes
+    receiver.do("finish", name="a")
+
+    seen = [packet for packet in capture.stop() if packet.protocol == socket.IPPROTO_TCP]
+    alive, late = of_sockets(seen, shared.link.near_addresses)
+    possible = {figures(alive + late[:some], shared.link.near_addresses) for some in range(len(late) + 1)}
+    assert netmond.user(uid) in possible
+    assert waiting < netmond.user(uid).out_bytes
+    assert total(netmond.rows("Processes", user=str(uid))) == netmond.user(uid)
+    assert len(netmond.rows("Processes", user=str(uid))) == 1
 
 
 def test_rootless_container(shared: Scene, netmond: Netmond) -> None:

@@ -235,16 +235,19 @@ def router(shared_crossing: Crossing) -> Netmond:
 
 
 @pytest.mark.parametrize("family", [4, 6])
+@pytest.mark.parametrize("mode", ["auto", "xdp", "xdp-generic"])
 @pytest.mark.parametrize("monitored", ["both", "in", "out"])
-def test_forwarded_traffic(shared_crossing: Crossing, router: Netmond, family: int, monitored: str) -> None:
+def test_forwarded_traffic(
+    shared_crossing: Crossing, router: Netmond, family: int, mode: str, monitored: str
+) -> None:
     """What passes through is counted once for each of its targets, though it passes two interfaces, and
-    in the same way if only one of them is monitored."""
+    in the same way if only one of them is monitored, however."""
     crossing = shared_crossing
     devices = {"in": [crossing.left.near_device], "out": [crossing.right.near_device]}
     devices["both"] = [*devices["in"], *devices["out"]]
     source, destination = crossing.left.address(family, far=True), crossing.right.address(family, far=True)
     for device in devices[monitored]:
-        router.call("MonitorInterface", ("s", "a{sv}"), device, {})
+        router.call("MonitorInterface", ("s", "a{sv}"), device, {"attach": ["s", mode]})
     router.add_targets(source, destination)
 
     crossing.exchange(family, count=23, size=101)
@@ -256,9 +259,11 @@ def test_forwarded_traffic(shared_crossing: Crossing, router: Netmond, family: i
         router.call("UnmonitorInterface", ("s", "a{sv}"), device, {})
 
 
-def test_loopback_counts_once(scene: Scene) -> None:
+@pytest.mark.parametrize("mode", ["auto", "xdp-generic"])
+def test_loopback_counts_once(scene: Scene, mode: str) -> None:
     """What a host sends to itself leaves and comes in on lo, and is one packet."""
-    netmond = scene.netmond(interfaces=["lo", scene.link.near_device])
+    interfaces = ["lo", scene.link.near_device]
+    netmond = scene.netmond(interfaces=interfaces, config={"interface.lo.attach": mode})
     netmond.add_targets("127.0.0.0/8", "10.23.1.1")
     user = scene.user()
     for address in ("127.0.0.1", "10.23.1.1"):

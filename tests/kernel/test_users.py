@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import time
 from collections.abc import Sequence
 
 import pytest
@@ -11,10 +12,11 @@ from tests.kernel import iperf
 from tests.kernel.capture import Capture, Figures, Packet, figures, of_sockets
 from tests.kernel.conftest import USER, Scene
 from tests.kernel.machine import Machine
-from tests.kernel.running import Netmond, counted
+from tests.kernel.running import Netmond, counted, total
 
 UDP_HEADERS = {4: 28, 6: 48}
 IPV6_FRAGMENT = 44
+COARSE = 0.02  # seconds: a tick of the kernel's coarse clock, and rounding
 #: What iperf3 sends on a data stream beside the data: a cookie by TCP's client, a greeting in UDP.
 COOKIE = {("tcp", False): 37, ("tcp", True): 0, ("udp", False): 4, ("udp", True): 4}
 
@@ -123,8 +125,10 @@ def test_23_datagrams_are_23(shared: Scene, netmond: Netmond, family: int) -> No
     port = server.do("echo_server", local=[shared.link.address(family, far=True), 0])
     capture = Capture(shared.link)
 
+    begin = time.time()
     user.do("udp", name="a", peer=[shared.link.address(family, far=True), port])
     user.do("exchange", name="a", count=23, size=101)
+    end = time.time()
 
     expected = (23, 23 * (101 + UDP_HEADERS[family])) * 2
     seen = [packet for packet in capture.stop() if packet.protocol == socket.IPPROTO_UDP]
@@ -136,6 +140,7 @@ def test_23_datagrams_are_23(shared: Scene, netmond: Netmond, family: int) -> No
     assert (flow["remote"], flow["remote_port"]) == (shared.link.address(family, far=True), port)
     assert (flow["pid"], flow["process"], flow["unit"]) == (user.pid, "python3", shared.unit.name)
     assert flow["interface"] == shared.link.near_device
+    assert begin - COARSE <= flow["first_seen"] <= flow["last_seen"] + COARSE <= end + 2 * COARSE
 
 
 @pytest.mark.parametrize("raw", [False, True], ids=["ping socket", "raw socket"])
@@ -203,6 +208,8 @@ def test_users_do_not_mix(shared: Scene, netmond: Netmond) -> None:
     (row,) = [row for row in netmond.rows("Units") if row["unit"] == "both.service"]
     assert counted(row) == netmond.user(1271) + netmond.user(1272)
     assert row["flows"] == 2
+    users, totals = netmond.peek("Users"), netmond.status()["totals"]
+    assert counted(totals) == total(users)
 
 
 def test_whole_machine(scene: Scene) -> None:

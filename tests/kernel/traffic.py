@@ -6,6 +6,7 @@ It must not import anything of ours: other users cannot read this source tree.
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import json
 import os
@@ -48,21 +49,32 @@ def connect(name: str, peer: list[Any]) -> None:
     sockets[name].connect(tuple(peer))
 
 
-def tcp(name: str, peer: list[Any]) -> int:
-    """Opens a TCP connection; returns the local port."""
+def disconnect(name: str) -> None:
+    """Makes a connected UDP socket an unconnected one again (connect(2) with AF_UNSPEC)."""
+    nobody = struct.pack("=H14x", socket.AF_UNSPEC)
+    libc = ctypes.CDLL(None, use_errno=True)
+    assert libc.connect(sockets[name].fileno(), nobody, len(nobody)) == 0, os.strerror(ctypes.get_errno())
+
+
+def tcp(name: str, peer: list[Any], room: int = 0) -> int:
+    """Opens a TCP connection, perhaps with much room for what it sends; returns the local port."""
     made = socket.create_connection((peer[0], peer[1]), _DEADLINE)
+    if room:
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, room)
     made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     sockets[name] = made
     return int(made.getsockname()[1])
 
 
-def listen(name: str, local: list[Any]) -> int:
-    """Opens a TCP listener; returns its port."""
+def listen(name: str, local: list[Any], room: int = 0) -> int:
+    """Opens a TCP listener, whose connections may have little room to receive; returns its port."""
     dual = local[0] == "::"
     sockets[name] = socket.create_server(
         tuple(local), family=_family(local[0]), backlog=512, dualstack_ipv6=dual
     )
     sockets[name].settimeout(_DEADLINE)
+    if room:
+        sockets[name].setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, room)
     return int(sockets[name].getsockname()[1])
 
 

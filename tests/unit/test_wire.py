@@ -351,7 +351,7 @@ def test_flags() -> None:
     """Bits have the values of the header's."""
     names = [name for name in HEADER.constants if name.startswith(("SLOT_", "FLOW_", "PORT_"))]
 
-    assert len(names) == 6
+    assert len(names) == 8
     assert {name: getattr(wire, name) for name in names} == {name: HEADER.constants[name] for name in names}
 
 
