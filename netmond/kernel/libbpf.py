@@ -16,6 +16,9 @@ from numpy.typing import NDArray
 
 from netmond.errors import KernelError
 
+#: Flag of create_link() for tcx: run before all others there
+BPF_F_BEFORE = 1 << 3
+
 XDP_FLAGS_SKB_MODE = 1 << 1
 XDP_FLAGS_DRV_MODE = 1 << 2
 
@@ -133,7 +136,7 @@ def explain(code: int) -> str:
 def create_link(program: int, target: int, attach_type: int, flags: int = 0) -> int:
     """Attaches a program by bpf_link and returns the link's descriptor; closing it detaches.
 
-    target: descriptor of a cgroup, or the index of an interface. flags: XDP_FLAGS_*.
+    target: descriptor of a cgroup, or the index of an interface. flags: XDP_FLAGS_*, BPF_F_BEFORE.
     """
     options = _LinkCreateOpts(sz=_LinkCreateOpts.unused.offset, flags=flags)
     pointer = byref(options) if flags else None

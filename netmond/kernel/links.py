@@ -75,7 +75,9 @@ class Attachment:
         hook = "tcx"
         for name, direction, tcx in hooks:
             try:
-                stack.callback(os.close, libbpf.create_link(loaded[name], ifindex, tcx))
+                # Before others: most of them end the chain. We always hand the packet on.
+                link = libbpf.create_link(loaded[name], ifindex, tcx, libbpf.BPF_F_BEFORE)
+                stack.callback(os.close, link)
             except KernelError:  # before 6.6
                 attach_filter(loaded[name], ifindex, direction)
                 stack.callback(_detach_filter, ifindex, direction)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -21,6 +22,14 @@ _TOOLS = (
     "unshare",
 )  # fmt: skip
 _running: list[Netmond] = []
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _terminable() -> Iterator[None]:
+    """SIGTERM ends the run as Ctrl-C does: namespaces, cgroups and processes are taken away."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGTERM, before)
 
 
 @pytest.fixture(scope="session", autouse=True)
