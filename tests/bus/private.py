@@ -11,7 +11,8 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Coroutine, Mapping, Sequence
+import time
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
@@ -348,3 +349,10 @@ def code(error: CallError) -> str:
     assert error.name.startswith(names.ERROR_PREFIX), error
     assert "\n" not in error.text, error
     return error.name.removeprefix(names.ERROR_PREFIX)
+
+
+def until(condition: Callable[[], bool]) -> None:
+    """Poll until the condition holds, with a deadline."""
+    end = time.monotonic() + DEADLINE
+    while not condition():
+        assert time.monotonic() < end, "waited too long"

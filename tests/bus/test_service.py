@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,17 +13,10 @@ from netmond.bus.service import Service
 from netmond.errors import AccessDenied, AlreadyExists, Unavailable
 from tests.bus import private
 from tests.bus.conftest import Host, Start
-from tests.bus.private import DEADLINE, FakeMonitor, LoopThread, PrivateBus
+from tests.bus.private import FakeMonitor, LoopThread, PrivateBus, until
 from tests.bus.snapshots import large, small
 
 OPTIONS = ("a{sv}",)
-
-
-def until(condition: Callable[[], bool]) -> None:
-    """Poll until the condition holds, with a deadline."""
-    end = time.monotonic() + DEADLINE
-    while not condition():
-        assert time.monotonic() < end, "waited too long"
 
 
 def test_no_bus(start: Start, tmp_path: Path) -> None:
