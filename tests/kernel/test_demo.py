@@ -16,20 +16,16 @@ from tests.kernel.deadline import eventually
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def leftovers() -> dict[str, set[str]]:
-    """What a demonstration could leave: namespaces, interfaces, directories, processes."""
+def leftovers(pid: int) -> set[str]:
+    """What a demonstration of that process id has left: namespace, interface, directory, processes."""
     namespaces = subprocess.run(["ip", "netns", "list"], text=True, capture_output=True, check=True).stdout
     processes = subprocess.run(
-        ["pgrep", "-af", "netmond-run-"], text=True, capture_output=True, check=False
+        ["pgrep", "-af", f"netmond-run-{pid}-"], text=True, capture_output=True, check=False
     ).stdout
-    return {
-        "namespaces": {
-            line.split()[0] for line in namespaces.splitlines() if line.startswith("netmond-demo-")
-        },
-        "interfaces": {name for name in os.listdir("/sys/class/net") if name.startswith("nmdemo")},
-        "directories": {str(path) for path in Path(tempfile.gettempdir()).glob("netmond-run-*")},
-        "processes": set(processes.splitlines()),
-    }
+    found = {line.split()[0] for line in namespaces.splitlines()} & {f"netmond-demo-{pid}"}
+    found |= set(os.listdir("/sys/class/net")) & {f"nmdemo{pid % 100000}"}
+    found |= {str(path) for path in Path(tempfile.gettempdir()).glob(f"netmond-run-{pid}-*")}
+    return found | {f"process {line}" for line in processes.splitlines()}
 
 
 def start(*arguments: str) -> subprocess.Popen[str]:
@@ -39,9 +35,8 @@ def start(*arguments: str) -> subprocess.Popen[str]:
 
 def test_shows_traffic_and_ends_by_itself() -> None:
     """Status with the main features on, users and flows with bytes; afterwards nothing of it is left."""
-    before = leftovers()
-
-    output, _ = start("--seconds", "5").communicate(timeout=60)
+    process = start("--seconds", "5")
+    output, _ = process.communicate(timeout=60)
 
     for feature in ("meter", "targets", "interfaces", "bus"):
         assert f"● {feature}" in output
@@ -51,13 +46,12 @@ def test_shows_traffic_and_ends_by_itself() -> None:
         assert "nobody  65534" in output
         assert "[2001:db8:77::2]:5353" in output
         assert "198.51.100.2 " in output
-    assert leftovers() == before
+    assert leftovers(process.pid) == set()
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_interrupted(number: signal.Signals) -> None:
     """Ctrl-C, or being told to end: everything is taken away, and no traceback is shown."""
-    before = leftovers()
     process = start()
     assert process.stdout is not None
     shown = [process.stdout.readline()]
@@ -71,12 +65,11 @@ def test_interrupted(number: signal.Signals) -> None:
     assert process.returncode == 0
     assert "everything of ours is taken away" in rest
     assert "Traceback" not in "".join(shown) + rest
-    assert leftovers() == before
+    assert leftovers(process.pid) == set()
 
 
 def test_killed() -> None:
     """SIGKILL leaves no process and no program; the next start removes the namespace and the files."""
-    before = leftovers()
     process = start()
     assert process.stdout is not None
     while "users listed." not in process.stdout.readline():
@@ -84,7 +77,7 @@ def test_killed() -> None:
 
     process.kill()
     process.communicate(timeout=30)
-    eventually(lambda: leftovers()["processes"] == before["processes"])
+    eventually(lambda: not any(one.startswith("process") for one in leftovers(process.pid)))
     start("--seconds", "1").communicate(timeout=60)
 
-    assert leftovers() == before
+    assert leftovers(process.pid) == set()
