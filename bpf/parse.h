@@ -9,6 +9,9 @@
 
 #include "types.h"
 
+#define AF_INET 2
+#define AF_INET6 10
+
 #define ETHERTYPE_IPV4 0x0800
 #define ETHERTYPE_ARP 0x0806
 #define ETHERTYPE_8021Q 0x8100

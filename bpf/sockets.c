@@ -12,10 +12,11 @@
  *
  * Compile-time settings: SLOTS, PEERS, OVERFLOWS (table sizes); if the kernel's BTF tells, SOCK_UID_OFFSET,
  * SOCK_NET_OFFSET and NET_COOKIE_OFFSET: places of the user and the network namespace in the kernel's
- * structures; COARSE_CLOCK, if there is bpf_ktime_get_coarse_ns (5.11).
+ * structures; the places that owners.h needs; COARSE_CLOCK, if there is bpf_ktime_get_coarse_ns (5.11).
  */
 #include "clock.h"
 #include "measure.h"
+#include "owners.h"
 #include "parse.h"
 
 /* Key: slot number. Value: counters. One per socket with traffic. User space maps it. */
@@ -50,7 +51,6 @@ BPF_ANNOTATE_KV_PAIR(owners, int, struct owner);
 #define TCP_LISTEN 10
 #define SOCK_DGRAM 2
 #define SOCK_RAW 3
-#define AF_INET 2
 #define ACCEPT_WITHIN 16 /* packets sent, by which a connection has surely been accepted */
 
 /* Stands in both programs: BCC rewrites what is done to maps in the file itself, not in headers. */
@@ -435,4 +435,11 @@ int socket_connects4(struct bpf_sock_addr *address)
 int socket_connects6(struct bpf_sock_addr *address)
 {
     return reconnect(address);
+}
+
+/* iter/task_file: asked for by user space when a socket's process is not known. */
+BPF_ITER(task_file)
+{
+    report_held_socket(ctx);
+    return 0;
 }

@@ -132,6 +132,14 @@ struct port_counters {
     struct port_direction out;
 };
 
+/* A socket that a process has open, as the iterator over open files reports it. */
+struct held_socket {
+    u64 cookie;
+    u32 pid;
+    u32 unused;
+    char comm[16];
+};
+
 /* An interface that is monitored. */
 struct port {
     u32 index; /* its place in the counters */

@@ -31,11 +31,15 @@ _TIMEOUT = 60.0  # seconds; a compile takes less than one
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Program:
-    """One function to load. `kind` is a bcc.BPF constant's name, `attach_type` an enum bpf_attach_type."""
+    """One function to load. `kind` is a bcc.BPF constant's name, `attach_type` an enum bpf_attach_type.
+
+    `loss` says what is lost if the kernel refuses it; if empty, the unit cannot do without.
+    """
 
     name: str
     kind: str
     attach_type: int | None = None
+    loss: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,7 +113,7 @@ class Compilation:
         reply = json.loads(data)
         if "error" in reply:
             raise KernelError(f"cannot load {self._unit.source}: {reply['error']}")
-        names = [program.name for program in self._unit.programs]
+        names = reply["programs"]
         return Loaded(
             programs=dict(zip(names, descriptors[: len(names)], strict=True)),
             maps=dict(zip(self._unit.maps, descriptors[len(names) :], strict=True)),
@@ -138,6 +142,19 @@ _OFFSETS = (
             ("CB6_FRAGMENT_OFFSET", "inet6_skb_parm", "frag_max_size"),
         ),
     ),
+    (
+        "sockets older than netmond have no process",
+        (
+            ("TASK_TGID_OFFSET", "task_struct", "tgid"),
+            ("TASK_COMM_OFFSET", "task_struct", "comm"),
+            ("FILE_INODE_OFFSET", "file", "f_inode"),
+            ("FILE_DATA_OFFSET", "file", "private_data"),
+            ("INODE_MODE_OFFSET", "inode", "i_mode"),
+            ("SOCKET_SK_OFFSET", "socket", "sk"),
+            ("SOCK_FAMILY_OFFSET", "sock_common", "skc_family"),
+            ("SOCK_COOKIE_OFFSET", "sock_common", "skc_cookie"),
+        ),
+    ),
 )
 
 
@@ -154,24 +171,25 @@ def _kernel_defines(btf: Btf, notes: list[str]) -> dict[str, int]:
     return defines
 
 
-def _load(unit: Unit) -> tuple[list[int], list[str]]:
+def _load(unit: Unit) -> tuple[dict[str, int], list[int], list[str]]:
+    """Descriptors of programs by name and of maps in order, and notes."""
     from netmond.kernel.btf import Btf
 
     notes: list[str] = []
     with Btf() as btf:  # also the check that there is one: BCC's own maps and programs are described in it
         found = _kernel_defines(btf, notes)
     try:
-        return _compile(unit, found), notes
+        return *_compile(unit, found, notes), notes
     except Exception as error:
         if not _may_load():
             raise
         # Lockdown in confidentiality mode, for one, forbids reading the kernel's structures.
         plain = {name: value for name, value in found.items() if not name.endswith("_OFFSET")}
-        descriptors = _compile(unit, plain)
-        return descriptors, [*notes, *(f"{loss}: {_describe(error)}" for loss, _ in _OFFSETS)]
+        notes = [*notes, *(f"{loss}: {_describe(error)}" for loss, _ in _OFFSETS)]
+        return *_compile(unit, plain, notes), notes
 
 
-def _compile(unit: Unit, found: Mapping[str, int]) -> list[int]:
+def _compile(unit: Unit, found: Mapping[str, int], notes: list[str]) -> tuple[dict[str, int], list[int]]:
     import bcc
 
     directory = source_directory()
@@ -179,14 +197,19 @@ def _compile(unit: Unit, found: Mapping[str, int]) -> list[int]:
     module = bcc.BPF(
         src_file=str(directory / unit.source), cflags=[f"-I{directory}", "-Wno-macro-redefined", *defines]
     )
-    descriptors = [
-        module.load_func(program.name, getattr(bcc.BPF, program.kind), None, program.attach_type or 0).fd
-        for program in unit.programs
-    ]
-    # Duplicates: the module closes its own when it is collected.
-    return [
-        os.dup(descriptor) for descriptor in (*descriptors, *(module[name].map_fd for name in unit.maps))
-    ]
+    programs = {}
+    for program in unit.programs:
+        kind = getattr(bcc.BPF, program.kind)
+        try:
+            # A duplicate: the module closes its own when it is collected.
+            programs[program.name] = os.dup(
+                module.load_func(program.name, kind, None, program.attach_type or 0).fd
+            )
+        except Exception as error:
+            if not program.loss:
+                raise
+            notes.append(f"{program.loss}: {_describe(error)}")
+    return programs, [os.dup(module[name].map_fd) for name in unit.maps]
 
 
 def _describe(error: BaseException) -> str:
@@ -212,11 +235,12 @@ def main(descriptor: int) -> int:
         wanted = json.loads(connection.recv(_MAX_REPLY))
         wanted["programs"] = tuple(Program(**program) for program in wanted["programs"])
         try:
-            descriptors, notes = _load(Unit(**wanted))
+            programs, maps, notes = _load(Unit(**wanted))
         except Exception as error:  # whatever it is, the parent needs it in a line
             connection.send(json.dumps({"error": _describe(error)}).encode())
             return 1
-        socket.send_fds(connection, [json.dumps({"notes": notes}).encode()], descriptors)
+        reply = {"programs": list(programs), "notes": notes}
+        socket.send_fds(connection, [json.dumps(reply).encode()], [*programs.values(), *maps])
     return 0
 
 

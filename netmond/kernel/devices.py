@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import struct
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,13 @@ _IFF_LOOPBACK = 0x8
 _ARPHRD_ETHER, _ARPHRD_LOOPBACK = 1, 772
 _OPERSTATES = ("unknown", "notpresent", "down", "lowerlayerdown", "testing", "dormant", "up")
 _ETHERNET_HEADER = 14
+
+# include/uapi/linux/rtnetlink.h
+_ROUTE = struct.Struct("=8BI")  # struct rtmsg: family, destination's length, ..., table, ..., type, flags
+_RTA_OIF, _RTA_MULTIPATH = 4, 9
+_RT_TABLE_MAIN, _RTN_UNICAST = 254, 1
+_INDEX = struct.Struct("=i")
+_NEXT_HOP = struct.Struct("=HHi")  # struct rtnexthop: length, flags and hops, interface
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,24 +83,27 @@ def _kind(name: str, flags: int, found: dict[int, bytes]) -> str:
     return "virtual"
 
 
-def default_route_devices() -> set[str]:
-    """Names of the interfaces that carry a default route, IPv4 or IPv6 (/proc/net/route, ipv6_route)."""
-    names = set()
-    try:
-        for line in Path("/proc/net/route").read_text().splitlines()[1:]:
-            fields = line.split()
-            if fields[1] == "00000000" and fields[7] == "00000000":
-                names.add(fields[0])
-    except OSError:
-        pass
-    try:
-        for line in Path("/proc/net/ipv6_route").read_text().splitlines():
-            fields = line.split()
-            if fields[0] == "0" * 32 and fields[1] == "00" and fields[9] != "lo":
-                names.add(fields[9])
-    except OSError:
-        pass
-    return names
+def default_route_devices() -> set[int]:
+    """Indexes of the interfaces that carry a default route of the main table, IPv4 or IPv6."""
+    found = set()
+    for family in (socket.AF_INET, socket.AF_INET6):
+        for answer in netlink.dump(netlink.ROUTE, netlink.RTM_GETROUTE, _ROUTE.pack(family, *bytes(7), 0)):
+            _, length, _, _, table, _, _, kind, _ = _ROUTE.unpack_from(answer)
+            if length == 0 and table == _RT_TABLE_MAIN and kind == _RTN_UNICAST:
+                found |= _route_devices(netlink.attributes(answer, _ROUTE.size))
+    return found
+
+
+def _route_devices(route: dict[int, bytes]) -> set[int]:
+    """Where a route leads: one interface, or several if it is split between them."""
+    if _RTA_OIF in route:
+        return {_INDEX.unpack(route[_RTA_OIF])[0]}
+    hops, found, at = route.get(_RTA_MULTIPATH, b""), set(), 0
+    while at + _NEXT_HOP.size <= len(hops):
+        length, _, index = _NEXT_HOP.unpack_from(hops, at)
+        found.add(index)
+        at += max((length + 3) & ~3, _NEXT_HOP.size)
+    return found
 
 
 def choose(wanted: list[str] | tuple[str, ...], present: dict[int, Device]) -> set[str]:
@@ -100,5 +111,5 @@ def choose(wanted: list[str] | tuple[str, ...], present: dict[int, Device]) -> s
     names = {name for name in wanted if name != "auto"}
     if "auto" in wanted:
         names |= {device.info.name for device in present.values() if device.info.kind == "physical"}
-        names |= default_route_devices()
+        names |= {present[index].info.name for index in default_route_devices() & present.keys()}
     return names & {device.info.name for device in present.values()}

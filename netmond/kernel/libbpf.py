@@ -27,6 +27,11 @@ TC_INGRESS = 1
 TC_EGRESS = 2
 _TC_F_REPLACE = 1
 
+#: enum bpf_attach_type
+TRACE_ITER = 28
+
+_PIECE = 1 << 15  # bytes of an iterator's output read at a time: what the kernel holds ready
+
 _ENOTSUPP = 524  # of the kernel, not in errno.h
 
 
@@ -141,6 +146,21 @@ def create_link(program: int, target: int, attach_type: int, flags: int = 0) -> 
     options = _LinkCreateOpts(sz=_LinkCreateOpts.unused.offset, flags=flags)
     pointer = byref(options) if flags else None
     return _check(_library().bpf_link_create(program, target, attach_type, pointer), "cannot attach")
+
+
+def iterate(program: int) -> bytes:
+    """Runs a BPF iterator once; returns all that its program wrote."""
+    link = create_link(program, 0, TRACE_ITER)
+    try:
+        pass_ = _check(_library().bpf_iter_create(link), "cannot start an iterator")
+    finally:
+        os.close(link)
+    output = []
+    with open(pass_, "rb", buffering=0) as file:
+        # None: a million objects went by without a word, there may be more (BPF_ITER_MAX_OBJECTS).
+        while (piece := file.read(_PIECE)) != b"":
+            output.append(piece or b"")
+    return b"".join(output)
 
 
 def _tc_hook(ifindex: int, direction: int) -> _TcHook:

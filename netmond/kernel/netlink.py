@@ -13,9 +13,9 @@ from collections.abc import Iterator
 from netmond.errors import KernelError
 
 ROUTE = 0
-SOCK_DIAG = 4
 
 RTM_NEWLINK, RTM_DELLINK, RTM_GETLINK = 16, 17, 18
+RTM_GETROUTE = 26
 RTMGRP_LINK = 1
 
 _HEADER = struct.Struct("=IHHII")  # struct nlmsghdr

@@ -15,6 +15,9 @@ XDP = 37
 TCX_INGRESS = 46
 TCX_EGRESS = 47
 
+#: The iterator over open files that tells who holds a socket.
+OWNERS_PROGRAM = "bpf_iter__task_file"
+
 #: Interfaces monitored at a time, and users times cgroups that may do without slots: table sizes.
 MAX_PORTS = 256
 OVERFLOWS = 8192
@@ -43,6 +46,11 @@ def socket_unit(*, slots: int, peers: int) -> Unit:
             Program(name="socket_released", kind="CGROUP_SOCK", attach_type=CGROUP_INET_SOCK_RELEASE),
             Program(name="socket_connects4", kind="CGROUP_SOCK_ADDR", attach_type=CGROUP_INET4_CONNECT),
             Program(name="socket_connects6", kind="CGROUP_SOCK_ADDR", attach_type=CGROUP_INET6_CONNECT),
+            Program(
+                name=OWNERS_PROGRAM,
+                kind="TRACING",  # BCC finds the attach type by the name
+                loss="sockets older than netmond have no process",
+            ),
         ),
         maps=("slots", "flows", "free_slots", "peers", "overflow", "losses", "settings"),
     )

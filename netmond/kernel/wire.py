@@ -76,6 +76,8 @@ PEER_KEY = np.dtype([("cookie", "u8"), ("remote", ADDRESS), ("remote_port", "u2"
 
 OVERFLOW_KEY = np.dtype([("uid", "u4"), ("unused", "u4"), ("cgroup", "u8")])
 
+HELD_SOCKET = np.dtype([("cookie", "u8"), ("pid", "u4"), ("unused", "u4"), ("comm", "S16")])
+
 FORWARDED_KEY = np.dtype(
     [
         ("source", ADDRESS),

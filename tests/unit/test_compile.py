@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -58,6 +59,8 @@ class BPF:
         return descriptor
 
     def load_func(self, name, kind, device, attach_type):
+        if name == "refused":
+            raise Exception("Failed to load BPF program b'refused': Invalid argument")
         return types.SimpleNamespace(fd=self.file(name, kind=kind, attach=attach_type))
 
     def __getitem__(self, name):
@@ -112,6 +115,21 @@ def test_what_had_to_be_left_out(loaded: Loaded) -> None:
         "users of user namespaces appear under their inner ids: the kernel's BTF has no sock.sk_uid"
         in loaded.notes
     )
+
+
+def test_a_program_that_the_kernel_refuses(child: Path) -> None:
+    """One that can be done without costs what it says; any other costs the unit."""
+    first, refused = Program(name="first", kind="XDP"), Program(name="refused", kind="XDP", loss="no names")
+    loaded = Compilation(replace(UNIT, programs=(refused, first))).result()
+
+    assert loaded.programs.keys() == {"first"}
+    assert '"name": "first"' in content(loaded.programs["first"])
+    assert '"name": "peers"' in content(loaded.maps["peers"])
+    assert "no names: Failed to load BPF program b'refused': Invalid argument" in loaded.notes
+    loaded.close()
+
+    with pytest.raises(KernelError, match="Invalid argument"):
+        Compilation(replace(UNIT, programs=(first, replace(refused, loss="")))).result()
 
 
 def test_two_at_a_time(child: Path) -> None:

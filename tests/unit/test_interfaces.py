@@ -87,7 +87,7 @@ class Machine:
 @pytest.fixture(autouse=True)
 def _no_default_route(monkeypatch: pytest.MonkeyPatch) -> None:
     """This machine's own routes shall not matter."""
-    monkeypatch.setattr(devices, "default_route_devices", lambda: {"tun0"})
+    monkeypatch.setattr(devices, "default_route_devices", lambda: {4})
 
 
 def test_auto_takes_physical_ones_and_the_default_route() -> None:

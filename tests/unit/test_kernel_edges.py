@@ -5,14 +5,13 @@ from __future__ import annotations
 import os
 import socket
 import struct
-from collections.abc import Callable
 from ipaddress import ip_network
 from pathlib import Path
 
 import pytest
 
 from netmond.errors import KernelError, Unavailable
-from netmond.kernel import devices, libbpf, netlink, owners, tables
+from netmond.kernel import devices, libbpf, netlink, tables
 from netmond.kernel.cgroups import CgroupPaths, find_cgroup2
 from netmond.kernel.programs import interface_unit, possible_cpus, socket_unit, target_capacity
 
@@ -299,24 +298,3 @@ def test_trie_keys(network: str, key: bytes) -> None:
 def test_errors_of_libbpf(code: int, said: str) -> None:
     """One line, with the remedy where there is a usual one; also for numbers without words in C."""
     assert said in libbpf.explain(code)
-
-
-def bound(family: socket.AddressFamily, kind: socket.SocketKind) -> socket.socket:
-    found = socket.socket(family, kind)
-    found.bind(("localhost", 0))
-    return found
-
-
-@pytest.mark.parametrize(
-    "open_",
-    [lambda: bound(socket.AF_INET, socket.SOCK_DGRAM), lambda: socket.create_server(("127.0.0.1", 0))],
-)
-def test_who_holds_a_socket(open_: Callable[[], socket.socket]) -> None:
-    """A socket is found by its cookie, with the process that has it open; others are not made up."""
-    with open_() as ours:
-        cookie = int.from_bytes(ours.getsockopt(socket.SOL_SOCKET, 57, 8), "little")  # SO_COOKIE
-
-        found = owners.find_owners([cookie, 1])
-
-    comm = Path("/proc/self/comm").read_bytes().rstrip(b"\n")
-    assert found == {cookie: owners.Process(pid=os.getpid(), comm=comm)}

@@ -19,6 +19,7 @@ LAYOUTS: dict[str, np.dtype[Any]] = {
     "tally": wire.TALLY,
     "peer_key": wire.PEER_KEY,
     "overflow_key": wire.OVERFLOW_KEY,
+    "held_socket": wire.HELD_SOCKET,
     "forwarded_key": wire.FORWARDED_KEY,
     "port_direction": wire.PORT_DIRECTION,
     "port_counters": wire.PORT_COUNTERS,
@@ -160,6 +161,13 @@ LITERALS: dict[str, tuple[bytes, dict[str, Any]]] = {
         b"\x00\x00\x00\x00"  # unused
         b"\xd3\x07\x00\x00\x00\x00\x00\x00",  # cgroup: 2003
         {"uid": 1234, "unused": 0, "cgroup": 2003},
+    ),
+    "held_socket": (
+        b"\xf1\x03\x00\x00\x00\x00\x00\x00"  # cookie: 1009
+        b"\x93\x10\x00\x00"  # pid: 4243
+        b"\x00\x00\x00\x00"  # unused
+        b"curl\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00",  # comm
+        {"cookie": 1009, "pid": 4243, "unused": 0, "comm": b"curl"},
     ),
     "forwarded_key": (
         _LOCAL  # source
