@@ -9,6 +9,7 @@
 #define NETMOND_MEASURE_H
 
 #include "parse.h"
+#include "peek.h"
 
 #define FRAGMENT_HEADER 8 /* of IPv6, RFC 8200 4.5 */
 #define SMALLEST_MTU 1280 /* of IPv6, RFC 8200 5; few links have less */
@@ -42,15 +43,15 @@ static __always_inline u32 fragment_size(struct __sk_buff *skb, bool in)
     u16 largest = 0;
 
     if (in && skb->protocol == bpf_htons(ETHERTYPE_IPV4)) {
-        bpf_probe_read_kernel(&largest, sizeof(largest), buffer + SKB_CB_OFFSET + CB4_FRAGMENT_OFFSET);
+        peek(&largest, buffer, SKB_CB_OFFSET + CB4_FRAGMENT_OFFSET);
         return largest;
     }
     if (in) {
-        bpf_probe_read_kernel(&largest, sizeof(largest), buffer + SKB_CB_OFFSET + CB6_FRAGMENT_OFFSET);
+        peek(&largest, buffer, SKB_CB_OFFSET + CB6_FRAGMENT_OFFSET);
         return largest;
     }
-    bpf_probe_read_kernel(&device, sizeof(device), buffer + SKB_DEV_OFFSET);
-    bpf_probe_read_kernel(&mtu, sizeof(mtu), (void *)device + DEV_MTU_OFFSET);
+    peek(&device, buffer, SKB_DEV_OFFSET);
+    peek(&mtu, device, DEV_MTU_OFFSET);
     return skb->len > mtu ? mtu : 0;
 #else
     return 0;

@@ -9,6 +9,7 @@
 #define NETMOND_OWNERS_H
 
 #include "parse.h"
+#include "peek.h"
 #include "types.h"
 
 #define S_IFMT 0170000 /* inode(7) */
@@ -29,10 +30,6 @@ struct bpf_iter__task_file {
 };
 
 #ifdef TASK_TGID_OFFSET
-/* Reads what lies `offset` bytes into a kernel structure. */
-#define peek(to, structure, offset) \
-    bpf_probe_read_kernel((to), sizeof(*(to)), (const void *)(structure) + (offset))
-
 static __always_inline void report_held_socket(struct bpf_iter__task_file *context)
 {
     void *task = context->task, *file = context->file, *inode = NULL, *socket = NULL, *sk = NULL;
@@ -60,7 +57,7 @@ static __always_inline void report_held_socket(struct bpf_iter__task_file *conte
     if (!held.cookie) /* nobody has asked for it, so neither has the meter */
         return;
     peek(&held.pid, task, TASK_TGID_OFFSET);
-    bpf_probe_read_kernel(held.comm, sizeof(held.comm), (const void *)task + TASK_COMM_OFFSET);
+    peek(&held.comm, task, TASK_COMM_OFFSET);
     bpf_seq_write(context->meta->seq, &held, sizeof(held));
 }
 #else

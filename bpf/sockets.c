@@ -18,6 +18,7 @@
 #include "measure.h"
 #include "owners.h"
 #include "parse.h"
+#include "peek.h"
 
 /* Key: slot number. Value: counters. One per socket with traffic. User space maps it. */
 BPF_F_TABLE("array", u32, struct slot, slots, SLOTS, BPF_F_MMAPABLE);
@@ -85,8 +86,8 @@ static __always_inline u32 socket_uid(struct __sk_buff *skb, struct bpf_sock *sk
     u32 uid;
 
     /* The verifier allows no arithmetic on a socket pointer: read it back from the stack as a number. */
-    bpf_probe_read_kernel(&address, sizeof(address), &sk);
-    if (!bpf_probe_read_kernel(&uid, sizeof(uid), (void *)address + SOCK_UID_OFFSET))
+    peek(&address, &sk, 0);
+    if (!peek(&uid, address, SOCK_UID_OFFSET))
         return uid;
 #endif
     return bpf_get_socket_uid(skb);
@@ -99,9 +100,9 @@ static __always_inline u64 socket_netns(struct bpf_sock *sk)
 #ifdef NET_COOKIE_OFFSET
     u64 address = 0, net = 0;
 
-    bpf_probe_read_kernel(&address, sizeof(address), &sk);
-    if (!bpf_probe_read_kernel(&net, sizeof(net), (void *)address + SOCK_NET_OFFSET))
-        bpf_probe_read_kernel(&cookie, sizeof(cookie), (void *)net + NET_COOKIE_OFFSET);
+    peek(&address, &sk, 0);
+    if (!peek(&net, address, SOCK_NET_OFFSET))
+        peek(&cookie, net, NET_COOKIE_OFFSET);
 #endif
     return cookie;
 }
