@@ -5,11 +5,15 @@ RUFF := 0.17.5
 export DEBIAN_FRONTEND := noninteractive
 
 # Debian packages that running needs, and those that testing needs beyond.
-RUN_PACKAGES := python3-bpfcc python3-dbus-next python3-systemd python3-tomli python3-numpy libbpf1 \
-	dbus-daemon iproute2
-TEST_PACKAGES := $(RUN_PACKAGES) python3-pytest python3-pytest-xdist python3-hypothesis python3-pytest-timeout python3-scapy \
-	python3-argcomplete python3-venv mypy iperf3 tcpdump ethtool bpftool procps util-linux systemd \
-	iputils-ping
+RUN_PACKAGES := python3-bpfcc python3-dbus-next python3-systemd python3-tomli python3-numpy python3-pylibacl \
+	libbpf1 dbus-daemon iproute2
+TEST_PACKAGES := $(RUN_PACKAGES) python3-pytest python3-pytest-xdist python3-hypothesis python3-pytest-timeout \
+	python3-scapy python3-argcomplete python3-docutils python3-venv mypy iperf3 tcpdump ethtool bpftool procps \
+	util-linux systemd iputils-ping mandoc man-db groff bash-completion zsh fish
+DEB_PACKAGES := debhelper dh-python dpkg-dev lintian pybuild-plugin-pyproject python3-docutils python3-numpy \
+	python3-pylibacl python3-setuptools
+SERVICE_PACKAGES := systemd-container mmdebstrap debian-archive-keyring
+VM_PACKAGES := $(SERVICE_PACKAGES) qemu-system-x86 qemu-utils e2fsprogs cpio
 
 # Installs those of the packages $(1) that are missing, and says nothing if there are none.
 install = @missing=$$({ dpkg-query -W -f '$${db:Status-Abbrev} $${Package}\n' $(1) 2>/dev/null || true; } | \
@@ -19,13 +23,17 @@ install = @missing=$$({ dpkg-query -W -f '$${db:Status-Abbrev} $${Package}\n' $(
 SHELL := /bin/bash
 .SHELLFLAGS := -o pipefail -ec
 
-.PHONY: help run test test-unit test-bus test-kernel lint bench run-deps test-deps clean
+.PHONY: help run test test-unit test-bus test-kernel test-service test-vm lint bench deb rpm install-data \
+	run-deps test-deps clean
 
 help:
-	@echo "sudo make run     what netmond does, live, on this machine's traffic (Ctrl-C ends it, FOR=20 after 20 s)"
-	@echo "sudo make test    all test tiers this machine can run (unit, bus, kernel)"
-	@echo "sudo make bench   the cost of everything, as ratios measured in one run"
-	@echo "     make lint    ruff and mypy"
+	@echo "sudo make run      what netmond does, live, on this machine's traffic (Ctrl-C ends it, FOR=20 after 20 s);"
+	@echo "                   where systemd runs, the Debian packages are built and installed first"
+	@echo "sudo make test     the test tiers unit, bus, kernel and service"
+	@echo "sudo make test-vm  the service tier on Debian's own kernel, emulated: slow"
+	@echo "sudo make bench    the cost of everything, as ratios measured in one run"
+	@echo "     make lint     ruff and mypy"
+	@echo "     make deb      the Debian packages, in build/deb (rpm: an RPM, in build/rpm)"
 
 run-deps:
 	$(call install,$(RUN_PACKAGES))
@@ -39,10 +47,14 @@ test-deps: .venv/bin/ruff
 	$(PYTHON) -m venv .venv
 	.venv/bin/pip -q --disable-pip-version-check install ruff==$(RUFF)
 
-run: run-deps
-	@exec $(PYTHON) packaging/demo/run.py $(if $(FOR),--seconds $(FOR))
+# Where systemd runs, the packages are built and installed, and the service is shown.
+BOOTED := $(wildcard /run/systemd/system)
+run: run-deps $(if $(BOOTED),deb)
+	$(if $(BOOTED),apt-get -qq install -y --no-install-recommends --reinstall --allow-downgrades \
+		-o Dpkg::Options::=--force-confold $(abspath $(DEB_DIR))/*.deb >/dev/null)
+	@exec $(PYTHON) packaging/demo/run.py $(if $(BOOTED),--service) $(if $(FOR),--seconds $(FOR))
 
-test: test-unit test-bus test-kernel
+test: test-unit test-bus test-kernel test-service
 
 test-unit: test-deps
 	PATH="$(CURDIR)/.venv/bin:$$PATH" $(PYTHON) -m pytest tests/unit -q -n auto --timeout 300
@@ -53,11 +65,65 @@ test-bus: test-deps
 test-kernel: test-deps
 	$(PYTHON) -m pytest tests/kernel -q --timeout 120
 
+# In a Debian container that boots systemd. ARGS are for pytest; --shell keeps the machine for a look.
+test-service: test-deps deb
+	$(call install,$(SERVICE_PACKAGES))
+	$(PYTHON) -m tests.service.container $(ARGS)
+
+# The same with Debian's own kernel, in an emulated machine.
+test-vm: test-deps deb
+	$(call install,$(VM_PACKAGES))
+	$(PYTHON) -m tests.vm.machine $(ARGS)
+
 lint: test-deps
 	.venv/bin/ruff check . && .venv/bin/ruff format --check . && mypy
 
 bench: test-deps
 	$(PYTHON) -m bench --write
+
+# Built in a copy, so that the checkout stays as it is, and with Debian's own tools only. No compiler is needed,
+# though Debian takes one for granted.
+DEB_DIR := build/deb
+deb:
+	$(call install,$(DEB_PACKAGES))
+	rm -rf $(DEB_DIR)/netmon*
+	mkdir -p $(DEB_DIR)/netmond
+	tar -c --exclude-vcs --exclude=./build --exclude=./.venv --exclude='./.*_cache' --exclude=./.hypothesis \
+		--exclude=__pycache__ . | tar -x -C $(DEB_DIR)/netmond
+	cd $(DEB_DIR)/netmond && PATH=/usr/sbin:/usr/bin:/sbin:/bin dpkg-buildpackage -us -uc \
+		--ignore-builtin-builddeps >../build.log 2>&1 || { tail -n 40 ../build.log; false; }
+	rm -r $(DEB_DIR)/netmond
+	lintian --allow-root --fail-on error,warning $(DEB_DIR)/*.changes
+	@ls $(DEB_DIR)/*.deb
+
+rpm: deb
+	$(call install,rpm)
+	$(PYTHON) packaging/rpm/build.py
+
+# Everything that is not Python, below DESTDIR. Distributions differ in the two directories.
+UNITDIR := /usr/lib/systemd/system
+ZSHDIR := /usr/share/zsh/site-functions
+put = install -D -m 644 -t $(DESTDIR)$(1) $(2)
+install-data:
+	$(call put,/etc/netmond,packaging/netmond.toml)
+	install -d $(DESTDIR)/etc/netmond/netmond.d
+	$(call put,$(UNITDIR),systemd/netmond.service)
+	$(call put,/usr/lib/sysusers.d,packaging/sysusers/netmond.conf)
+	$(call put,/usr/lib/systemd/catalog,packaging/journal/netmond.catalog)
+	$(call put,/usr/share/dbus-1/system.d,packaging/dbus/org.netmond1.conf)
+	$(call put,/usr/share/dbus-1/system-services,packaging/dbus/org.netmond1.service)
+	$(call put,/usr/share/dbus-1/interfaces,packaging/dbus/org.netmond1.*.xml)
+	$(call put,/usr/share/netmond/bpf,bpf/*.[ch])
+	cd bpf && find kheaders -name '*.h' -exec cp --parents -t $(abspath $(DESTDIR))/usr/share/netmond/bpf {} +
+	$(call put,$(ZSHDIR),packaging/completions/_netmonctl)
+	$(call put,/usr/share/fish/vendor_completions.d,packaging/completions/netmonctl.fish)
+	install -D -m 644 packaging/completions/netmonctl.bash \
+		$(DESTDIR)/usr/share/bash-completion/completions/netmonctl
+	$(call put,/usr/share/polkit-1/actions,packaging/polkit/org.netmond1.policy)
+	$(PYTHON) -B packaging/man/build.py build/man
+	$(call put,/usr/share/man/man1,build/man/*.1)
+	$(call put,/usr/share/man/man5,build/man/*.5)
+	$(call put,/usr/share/man/man8,build/man/*.8)
 
 clean:
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist *.egg-info

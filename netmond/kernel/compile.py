@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 _MAX_DESCRIPTORS = 64
 _MAX_REPLY = 1 << 16
-_TIMEOUT = 60.0  # seconds; a compile takes less than one
+_TIMEOUT = 240.0  # seconds; a compile takes less than one, but on a machine busy with its boot it may wait
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

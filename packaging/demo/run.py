@@ -1,7 +1,8 @@
-"""What `make run` does: netmond on this machine, now, with nothing installed and nothing left behind.
+"""What `make run` does: shows the figures of netmond on this machine, live.
 
-Starts the daemon on a private message bus with temporary state, so that it runs beside an installed netmond
-and in containers without systemd. On an idle machine it makes traffic of its own: in namespaces of its own.
+They are the installed service's (--service), or those of a daemon on a private message bus with temporary
+state, which needs no systemd and leaves nothing behind. On an idle machine it makes traffic of its own: in
+namespaces of its own.
 """
 
 from __future__ import annotations
@@ -188,8 +189,9 @@ def make_traffic(stack: ExitStack) -> None:
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     start(stack, *python, DOWNLOAD, user="nobody", **quiet)
     start(stack, *python, TALK, user="daemon", **quiet)
-    netmonctl("interface", "add", NEAR)
-    netmonctl("target", "add", FAR4, "2001:db8:77::/64")
+    for kind, names in (("interface", [NEAR]), ("target", [FAR4, "2001:db8:77::/64"])):
+        netmonctl(kind, "add", *names)
+        stack.callback(netmonctl, kind, "remove", *names)
 
 
 def screen(demo: bool) -> str:
@@ -207,6 +209,7 @@ def terminate(number: int, frame: FrameType | None) -> None:
 def main() -> int:
     parser = argparse.ArgumentParser(prog="make run", description=__doc__)
     parser.add_argument("--seconds", type=float, help="end by itself after so many seconds")
+    parser.add_argument("--service", action="store_true", help="ask the service of this machine")
     arguments = parser.parse_args()
     if os.geteuid() != 0:
         print("make run: loading eBPF programs takes root: sudo make run", file=sys.stderr)
@@ -215,12 +218,16 @@ def main() -> int:
     sweep()
     directory = Path(tempfile.mkdtemp(prefix=f"netmond-run-{os.getpid()}-"))
     live = sys.stdout.isatty()
+    left = "leaves the service running" if arguments.service else "leaves nothing behind"
     with ExitStack() as stack:
         stack.callback(shutil.rmtree, directory, ignore_errors=True)
         try:
-            print("Starting netmond on a private bus, with temporary state ...", flush=True)
-            start_bus(stack, directory)
-            start_daemon(stack, directory)
+            if arguments.service:
+                print("netmond.service is installed and runs.", flush=True)
+            else:
+                print("Starting netmond on a private bus, with temporary state ...", flush=True)
+                start_bus(stack, directory)
+                start_daemon(stack, directory)
             demo = is_idle()
             if demo:
                 print(
@@ -234,10 +241,7 @@ def main() -> int:
                 time.sleep(2)  # the pace of the picture
                 picture = screen(demo)
                 print(
-                    f"\x1b[H\x1b[2J{picture}\nCtrl-C ends this and leaves nothing behind."
-                    if live
-                    else picture,
-                    flush=True,
+                    f"\x1b[H\x1b[2J{picture}\nCtrl-C ends this and {left}." if live else picture, flush=True
                 )
         except KeyboardInterrupt:
             print("\nEnding; everything of ours is taken away.")

@@ -1,0 +1,66 @@
+"""What the packaging repeats of the code, or in several of its files, is the same everywhere."""
+
+from __future__ import annotations
+
+import re
+from configparser import ConfigParser
+from pathlib import Path
+
+import netmonctl
+import netmond
+from netmond.bus import names
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def ini(path: str) -> ConfigParser:
+    """A unit file or D-Bus service file; of keys that occur several times, the last."""
+    parser = ConfigParser(strict=False, interpolation=None)
+    parser.optionxform = str  # type: ignore[assignment]
+    parser.read_string((ROOT / path).read_text())
+    return parser
+
+
+def test_version() -> None:
+    """The Debian packages have the version that the programs tell."""
+    newest = re.match(r"netmond \((.*?)\)", (ROOT / "debian/changelog").read_text())
+
+    assert newest is not None
+    assert netmond.__version__ == netmonctl.__version__ == newest[1]
+
+
+def test_activation() -> None:
+    """Who calls the bus name starts the unit by its alias, which `systemctl disable` takes away."""
+    service, unit = ini("packaging/dbus/org.netmond1.service"), ini("systemd/netmond.service")
+
+    assert service["D-BUS Service"]["Name"] == unit["Service"]["BusName"] == names.BUS_NAME
+    assert service["D-BUS Service"]["SystemdService"] == unit["Install"]["Alias"]
+
+
+def test_user() -> None:
+    """The unit's user is the one that is made at installation, and the one the bus lets have the name."""
+    unit = ini("systemd/netmond.service")
+    users = re.findall(r"^u (\S+)", (ROOT / "packaging/sysusers/netmond.conf").read_text(), re.MULTILINE)
+    policy = (ROOT / "packaging/dbus/org.netmond1.conf").read_text()
+
+    assert users == [unit["Service"]["User"]]
+    assert f'<policy user="{users[0]}">\n    <allow own="{names.BUS_NAME}"/>' in policy
+
+
+def test_build_dependencies() -> None:
+    """`make deb` installs whatever debian/control wants for the build."""
+    control = (ROOT / "debian/control").read_text()
+    wanted = re.search(r"^Build-Depends:\n((?: .*\n)+)", control, re.MULTILINE)
+    installed = re.search(r"^DEB_PACKAGES := ((?:.*\\\n)*.*)", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    assert wanted is not None
+    assert installed is not None
+
+    # Names that packages provide: debhelper's compatibility levels and what dh loads.
+    provided = {
+        "debhelper-compat": "debhelper",
+        "dh-sequence-installsysusers": "debhelper",
+        "dh-sequence-python3": "dh-python",
+    }
+    packages = set(re.findall(r"^ ([\w-]+)", wanted[1], re.MULTILINE))
+
+    assert {provided.get(package, package) for package in packages} <= {"python3", *installed[1].split()}
