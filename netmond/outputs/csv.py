@@ -4,6 +4,9 @@ Every `interval` seconds a row for each flow and direction that was active since
 once a row for a flow that ended. Columns as in `csvrows.COLUMNS`; ``bytes`` are wire-true IP bytes, a
 row's ``total_in`` and ``total_out`` the user's bytes up to and with this row. Rows that could not be
 written are counted, and the totals advance with them, so the next row written is right again.
+
+Users may read their own files, members of the daemon's group all, others none (`files` says with which modes
+and access control lists). Where the file system has no such lists, only the group may; writing goes on.
 """
 
 from __future__ import annotations
@@ -19,7 +22,7 @@ from numpy.typing import NDArray
 
 from netmond.config import OutputConfig, read_options
 from netmond.model import IN_BYTES, OUT_BYTES, Loss, Snapshot
-from netmond.outputs import csvrows, files
+from netmond.outputs import caps, csvrows, files, userlog
 from netmond.outputs.deltas import Deltas
 from netmond.settings import BOOLEAN, Setting, number, size, text
 
@@ -74,10 +77,12 @@ class CsvOutput:
         self._deltas = Deltas()
         self._totals: dict[int, list[int]] = {}
         self._recovered: set[int] = set()  # users whose totals include what the files say
-        self._logs: OrderedDict[int, files.UserLog] = OrderedDict()
+        self._logs: OrderedDict[int, userlog.UserLog] = OrderedDict()
         self._users = -1
         self._lost_rows = 0
         self._failing: dict[int, str] = {}  # why, by user
+        self._in_the_way: set[str] = set()  # what the last clean-up could not deal with
+        self._limitation = ""
         self._latest: Snapshot | None = None
         self._written = self._cleaned = 0.0
 
@@ -86,6 +91,7 @@ class CsvOutput:
         self._options: dict[str, Any] = read_options(OPTIONS, config)[0]
         self._log_dir = str(config.log_dir)
         self._users = self._open_users()
+        self._limitation = ""
         self._written = self._cleaned = 0.0
 
     def write(self, snapshot: Snapshot) -> None:
@@ -124,6 +130,10 @@ class CsvOutput:
         """How many rows could not be written."""
         meaning = "CSV rows not written: disk full, or file or directory not usable; totals are right"
         return (Loss(name="output.csv.rows", count=self._lost_rows, meaning=meaning),)
+
+    def limitation(self) -> str:
+        """That users cannot read their own files, and what to do about it."""
+        return self._limitation
 
     @staticmethod
     def _is_due(last: float, now: float, period: float) -> bool:
@@ -181,7 +191,7 @@ class CsvOutput:
             )
         self._failing[uid] = problem
 
-    def _log_of(self, uid: int) -> files.UserLog | None:
+    def _log_of(self, uid: int) -> userlog.UserLog | None:
         """The open log of a user; None if it cannot be opened."""
         user = self._logs.get(uid)
         if user is not None:
@@ -190,25 +200,34 @@ class CsvOutput:
                 return user
             self._logs.pop(uid).close()
         try:
-            user = files.UserLog(self._users, uid, self._log_name(uid))
+            user = self._logs[uid] = userlog.UserLog(self._users, uid, self._log_name(uid))
             if uid not in self._recovered:
                 totals = self._totals.setdefault(uid, [0, 0])
                 total_in, total_out = user.totals()
                 totals[0] += total_in
                 totals[1] += total_out
                 self._recovered.add(uid)
+            self._check_access(user)
         except OSError as error:
             self._fail(uid, error, 0)
             return None
-        self._logs[uid] = user
         if len(self._logs) > OPEN_LOGS:
             self._logs.popitem(last=False)[1].close()
         return user
 
+    def _check_access(self, user: userlog.UserLog) -> None:
+        if self._limitation or user.is_open_to_user:
+            return
+        self._limitation = (
+            f"users cannot read their own files: the file system of {self._log_dir} has no access control"
+            " lists; mount it with them, or set [daemon] log_dir to a directory on another one"
+        )
+        log.warning("CSV: %s", self._limitation)
+
     def _log_name(self, uid: int) -> str:
         return f"traffic_user_{self._options['nic']}_{uid}.log"
 
-    def _rotate_if_due(self, user: files.UserLog, now: float, more: int, totals: tuple[int, int]) -> None:
+    def _rotate_if_due(self, user: userlog.UserLog, now: float, more: int, totals: tuple[int, int]) -> None:
         if user.started is None:
             return
         user.started = min(user.started, now)
@@ -220,48 +239,38 @@ class CsvOutput:
 
     def _clean_up(self, now: float) -> None:
         """Rotate idle logs by age, finish interrupted work, delete what is beyond the caps."""
+        in_the_way: set[str] = set()
         for uid in self._uids():
             user = self._log_of(uid)
             if user is None:
                 continue
             try:
-                files.finish(user.directory, uid, user.name)
+                in_the_way |= {
+                    f"{uid}/{problem.filename}: {problem.strerror}"
+                    for problem in userlog.finish(user.directory, uid, user.name)
+                }
                 self._rotate_if_due(user, now, 0, (self._totals[uid][0], self._totals[uid][1]))
             except OSError as error:
                 self._fail(uid, error, 0)
+        for problem in sorted(in_the_way - self._in_the_way):
+            log.warning("CSV: %s/users/%s", self._log_dir, problem)
+        self._in_the_way = in_the_way
         self._delete_beyond_caps()
 
     def _uids(self) -> list[int]:
         try:
-            return files.uids(self._users)
+            return userlog.uids(self._users)
         except OSError:
             return []
 
     def _delete_beyond_caps(self) -> None:
-        """Delete rotated files, oldest first; the logs themselves count but stay."""
-        oldest: list[files.Rotated] = []
-        total = 0
-        for uid in self._uids():
-            with suppress(OSError):
-                used, mine = files.usage(self._users, uid)
-                while mine and used > self._options["keep_per_user"]:
-                    used -= self._delete(mine.pop(0))
-                total += used
-                oldest += mine
-        for file in sorted(oldest):
-            if total <= self._options["keep_total"]:
-                return
-            total -= self._delete(file)
-
-    def _delete(self, file: files.Rotated) -> int:
         with suppress(OSError):
-            os.unlink(f"{file.uid}/{file.name}", dir_fd=self._users)
-        return file.size
+            caps.enforce(self._users, self._options["keep_per_user"], self._options["keep_total"])
 
     def _open_users(self) -> int:
-        directory = files.open_directory(self._log_dir, trusted=True)
+        directory = files.open_log_directory(self._log_dir)
         try:
-            return files.open_directory("users", directory)
+            return files.open_directory("users", directory, files.PASSAGE_MODE)
         finally:
             os.close(directory)
 

@@ -17,6 +17,9 @@ NETMOND_VERSION, NETMOND_INTERFACES, NETMOND_TARGETS
 NETMOND_SUPPRESSED                   messages of this kind left out before this one
 NETMOND_WARNINGS                     warnings of a reload, one a line
 
+Who changed something over D-Bus, and who was refused: `audit`. What the daemon's own log adds to every
+message: `log`.
+
 Everything comes from comparing a snapshot with the one before.
 """
 
@@ -24,19 +27,15 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from netmond import __version__
 from netmond.config import OutputConfig, read_options
 from netmond.model import COUNTERS, IN_BYTES, OUT_BYTES, Feature, FeatureState, Snapshot, Table
+from netmond.outputs.limit import Limit, told
 from netmond.outputs.log import Sender, escape, open_sender, severity
 from netmond.outputs.messages import MessageId
 from netmond.settings import Setting, number, whole
 from netmond.users import Names
-
-#: At most so many messages of one kind within so many seconds; summaries have their own limit, `top`.
-BURST = 20
-WINDOW = 30.0
 
 #: Seconds between two messages about the same loss.
 LOSS_PAUSE = 60.0
@@ -61,15 +60,6 @@ Counts = tuple[int, ...]
 Books = dict[str, Counts]
 
 
-@dataclass(slots=True)
-class _Allowance:
-    """How often one kind of message was sent since its window began."""
-
-    began: float
-    sent: int = 0
-    suppressed: int = 0
-
-
 class JournalOutput:
     """Writes to the journal, or lines to stderr where there is none."""
 
@@ -80,7 +70,7 @@ class JournalOutput:
         self._given_sender = sender
         self._names = names or Names()
         self._last: Snapshot | None = None
-        self._allowances: dict[MessageId, _Allowance] = {}
+        self._limit = Limit()
         self._losses: dict[str, tuple[int, float]] = {}  # count and time of the last report
         self._summed: float | None = None
         self._users: Books = {}  # at the last summary
@@ -102,7 +92,7 @@ class JournalOutput:
         self._report_losses(snapshot)
         self._report_targets(before, snapshot)
         if self._summed is None:
-            self._summed = snapshot.since
+            self._summed = self._begin_summaries(snapshot)
         if self._period and not self._summed <= snapshot.time < self._summed + self._period:
             self._summarise(snapshot)
 
@@ -181,12 +171,21 @@ class JournalOutput:
                 MessageId.TARGET_REMOVED, INFO, f"Target {target} removed", {"NETMOND_TARGET": target}
             )
 
+    def _begin_summaries(self, snapshot: Snapshot) -> float:
+        """From when on the first one counts."""
+        if snapshot.since < snapshot.started:  # there are figures of an earlier run, which has told them
+            self._users, self._targets = self._books_of(snapshot)
+        return max(snapshot.since, snapshot.started)
+
+    @staticmethod
+    def _books_of(snapshot: Snapshot) -> tuple[Books, Books]:
+        return _books(snapshot.users, "uid"), _books(snapshot.targets, "address")
+
     def _summarise(self, snapshot: Snapshot) -> None:
         """Name those who had most bytes since the last summary."""
         period = max(0.0, snapshot.time - (self._summed or 0.0))
         self._summed = snapshot.time
-        users = _books(snapshot.users, "uid")
-        targets = _books(snapshot.targets, "address")
+        users, targets = self._books_of(snapshot)
         for uid, counts in _top(users, self._users, self._top):
             user = self._names.lookup(int(uid))
             self._send(
@@ -204,27 +203,13 @@ class JournalOutput:
         self._users, self._targets = users, targets
 
     def _send(self, kind: MessageId, priority: int, message: str, fields: Mapping[str, str]) -> None:
-        limited = kind not in (MessageId.USER_SUMMARY, MessageId.TARGET_SUMMARY)
-        suppressed = self._suppressed(kind) if limited else 0
+        suppressed: int | None = 0
+        if kind not in (MessageId.USER_SUMMARY, MessageId.TARGET_SUMMARY):  # `top` is their limit
+            suppressed = self._limit.take(kind, self._last.time if self._last else 0.0)
         if suppressed is None:
             return
-        if suppressed:
-            message += f" ({suppressed} similar messages left out before)"
-            fields = {**fields, "NETMOND_SUPPRESSED": str(suppressed)}
-        self._sender(escape(message), priority, {"MESSAGE_ID": kind.value, **fields})
-
-    def _suppressed(self, kind: MessageId) -> int | None:
-        """How many messages of a kind were left out before this one; None if this one is, too."""
-        now = self._last.time if self._last else 0.0
-        allowance = self._allowances.setdefault(kind, _Allowance(now))
-        if not allowance.began <= now < allowance.began + WINDOW:
-            allowance.began, allowance.sent = now, 0
-        if allowance.sent >= BURST:
-            allowance.suppressed += 1
-            return None
-        allowance.sent += 1
-        suppressed, allowance.suppressed = allowance.suppressed, 0
-        return suppressed
+        message, more = told(message, suppressed)
+        self._sender(escape(message), priority, {"MESSAGE_ID": kind.value, **fields, **more})
 
 
 def _books(table: Table, key: str) -> Books:

@@ -2,6 +2,16 @@
 
 Where the journal's socket and python3-systemd are, messages travel with fields over the native protocol.
 Elsewhere they are lines on stderr, marked ``<6>`` as in sd-daemon(3) if stderr is a journal stream.
+
+Every message has PRIORITY, SYSLOG_IDENTIFIER=netmond and CODE_FILE; those of the daemon's own log also:
+
+NETMOND_LOGGER       the part of netmond that says it
+CODE_FUNC            where it says it
+EXCEPTION_TEXT       a Python traceback, if there is one
+NETMOND_SUPPRESSED   messages from the same place left out before this one
+
+Texts may come from anybody. Control characters are escaped, in messages and in fields: journald would keep
+them apart, but ``journalctl -x`` prints fields as they are.
 """
 
 from __future__ import annotations
@@ -11,10 +21,12 @@ import os
 import sys
 import traceback
 from collections.abc import Callable, Mapping
+from time import monotonic
 from typing import TextIO
 
 from netmond.config import LOG_LEVELS
 from netmond.errors import InvalidArgs
+from netmond.outputs.limit import Limit, told
 from netmond.outputs.messages import MessageId
 
 IDENTIFIER = "netmond"
@@ -25,6 +37,9 @@ TARGETS = ("auto", "journal", "console", "null")
 
 #: The levels of `logging` by their names in syslog; a severity is a name's place in LOG_LEVELS.
 LEVELS: Mapping[str, int] = dict(zip(LOG_LEVELS, (70, 60, 50, 40, 30, 25, 20, 10), strict=True))
+
+#: Fields of several lines; in all others a line break is escaped, too.
+_LINES = ("EXCEPTION_TEXT", "NETMOND_WARNINGS")
 
 #: Delivers one message: text, syslog severity (0 to 7), further fields. May raise OSError.
 Sender = Callable[[str, int, Mapping[str, str]], None]
@@ -46,6 +61,10 @@ def escape(text: str) -> str:
     )
 
 
+def _escape_field(name: str, value: str) -> str:
+    return "\n".join(map(escape, value.split("\n"))) if name in _LINES else escape(value)
+
+
 def journal_sender() -> Sender | None:
     """Send over journald's native protocol; None where that is impossible."""
     if not os.path.exists(SOCKET):  # libsystemd would drop every message and say nothing
@@ -57,7 +76,8 @@ def journal_sender() -> Sender | None:
 
     def send(message: str, priority: int, fields: Mapping[str, str]) -> None:
         where = {"CODE_FILE": __file__} if "CODE_FILE" not in fields else {}
-        native_send(message, PRIORITY=str(priority), SYSLOG_IDENTIFIER=IDENTIFIER, **where, **fields)
+        clean = {key: _escape_field(key, value) for key, value in fields.items()}
+        native_send(message, PRIORITY=str(priority), SYSLOG_IDENTIFIER=IDENTIFIER, **where, **clean)
 
     return send
 
@@ -92,19 +112,29 @@ def open_sender(target: str = "auto", stream: TextIO | None = None) -> Sender:
 
 
 class Handler(logging.Handler):
-    """Sends log records; upper-case attributes (``extra={"MESSAGE_ID": ...}``) become fields."""
+    """Sends log records; upper-case attributes (``extra={"MESSAGE_ID": ...}``) become fields.
+
+    From one place in the code only so many within a while, at any level; who gives a MESSAGE_ID has limits
+    of its own.
+    """
 
     def __init__(self, sender: Sender) -> None:
         super().__init__()
         self.sender = sender
+        self._limit = Limit()
 
     def emit(self, record: logging.LogRecord) -> None:
         """Send one record. It must not raise: without connection the message loses its fields."""
         try:
-            message = escape(record.getMessage())
+            suppressed: int | None = 0
+            if "MESSAGE_ID" not in vars(record):
+                suppressed = self._limit.take((record.pathname, record.lineno), monotonic())
+            if suppressed is None:
+                return
+            message, more = told(escape(record.getMessage()), suppressed)
             fields = {key: str(value) for key, value in vars(record).items() if key.isupper()}
             fields |= {"CODE_FILE": record.pathname, "CODE_FUNC": record.funcName or ""}
-            fields |= {"NETMOND_LOGGER": record.name}
+            fields |= {"NETMOND_LOGGER": record.name, **more}
             if record.exc_info:
                 fields["EXCEPTION_TEXT"] = "".join(traceback.format_exception(*record.exc_info))
             try:

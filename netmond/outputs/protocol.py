@@ -50,8 +50,8 @@ BUILT_IN: Mapping[str, str] = {
 class Output(Protocol):
     """What every output has.
 
-    Optional beside it: `Lossy`, and a class attribute ``options: Sequence[Setting]``, with which its keys
-    are checked before it starts (`check`): bad values refused, unknown keys warned of.
+    Optional beside it: `Lossy`, `Limited`, and a class attribute ``options: Sequence[Setting]``, with which
+    its keys are checked before it starts (`check`): bad values refused, unknown keys warned of.
     """
 
     name: str
@@ -74,6 +74,14 @@ class Lossy(Protocol):
         """Counts since the object was made, named ``output.<name>.<what>``."""
 
 
+@runtime_checkable
+class Limited(Protocol):
+    """An output that can do a part of its work says what is missing; its feature is degraded then."""
+
+    def limitation(self) -> str:
+        """What does not work, and its remedy; empty if everything does."""
+
+
 Factory = Callable[[], Output]
 
 
@@ -81,7 +89,10 @@ def find(name: str) -> Factory:
     """The class of an output, built in or installed; ConfigError if there is none or it cannot be loaded."""
     if name in BUILT_IN:
         module, _, attribute = BUILT_IN[name].partition(":")
-        return cast(Factory, getattr(import_module(module), attribute))
+        try:
+            return cast(Factory, getattr(import_module(module), attribute))
+        except ImportError as error:  # a package that only this output needs is not installed
+            raise ConfigError(f"output {name} cannot be loaded: {error}") from error
     from importlib.metadata import entry_points  # 2 MB that a machine without further outputs saves
 
     found = {entry.name: entry for entry in entry_points(group=GROUP)}

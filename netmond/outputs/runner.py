@@ -64,6 +64,7 @@ class Worker:
         # Written by the thread, read by the loop, each replaced as a whole.
         self._own_losses: tuple[Loss, ...] = ()
         self._problem = ""
+        self._limitation = ""
         # A hung output must not keep the process alive, hence daemon.
         self._thread = threading.Thread(target=self._work, name=f"output-{name}", daemon=True)
 
@@ -136,6 +137,7 @@ class Worker:
         problem = self._problem
         if not problem and self._behind:
             problem = "does not keep up; snapshots are dropped until it does"
+        problem = problem or self._limitation
         return Feature(
             name=name, state=FeatureState.DEGRADED if problem else FeatureState.ON, reason=problem
         )
@@ -196,6 +198,8 @@ class Worker:
             call(*arguments)
             if isinstance(self._output, protocol.Lossy):
                 self._own_losses = tuple(self._output.losses())
+            if isinstance(self._output, protocol.Limited):
+                self._limitation = str(self._output.limitation())
         except NetmondError as error:
             return str(error)
         except (Exception, SystemExit) as error:

@@ -16,8 +16,10 @@ import pytest
 from netmond import __version__
 from netmond.config import defaults
 from netmond.model import COUNTERS, Feature, FeatureState, InterfaceInfo, Loss, Snapshot, Table
-from netmond.outputs import journal
+from netmond.outputs import audit, journal
 from netmond.outputs.journal import JournalOutput
+from netmond.outputs.limit import BURST, WINDOW
+from netmond.outputs.log import reloaded
 from netmond.outputs.messages import MessageId
 from netmond.users import Names
 
@@ -161,14 +163,14 @@ def test_ten_thousand_targets_at_once() -> None:
     there = Journal()
     there.output.write(snapshot(1))
     there.output.write(snapshot(2, targets={f"target-{number}": (0, 0, 0, 0) for number in range(10000)}))
-    assert len(there.of(MessageId.TARGET_ADDED)) == journal.BURST
+    assert len(there.of(MessageId.TARGET_ADDED)) == BURST
 
-    there.output.write(snapshot(2 + journal.WINDOW))
-    assert len(there.of(MessageId.TARGET_REMOVED)) == journal.BURST
-    there.output.write(snapshot(3 + journal.WINDOW, targets={"192.0.2.1": (0, 0, 0, 0)}))
+    there.output.write(snapshot(2 + WINDOW))
+    assert len(there.of(MessageId.TARGET_REMOVED)) == BURST
+    there.output.write(snapshot(3 + WINDOW, targets={"192.0.2.1": (0, 0, 0, 0)}))
 
     message, _, fields = there.of(MessageId.TARGET_ADDED)[-1]
-    assert fields["NETMOND_SUPPRESSED"] == str(10000 - journal.BURST)
+    assert fields["NETMOND_SUPPRESSED"] == str(10000 - BURST)
     assert message == "Target 192.0.2.1 added (9980 similar messages left out before)"
 
 
@@ -221,6 +223,20 @@ class TestSummary:
 
         assert there.of(MessageId.USER_SUMMARY) == []
 
+    def test_after_a_restart(self) -> None:
+        """What an earlier run counted, and told, is not told again; the period began with this run."""
+        there = Journal(summary=60)
+        for after, count in ((5000, 1000), (5061, 1029)):
+            taken_up = snapshot(
+                after, users={1009: (1, count, 1, 100)}, targets={"192.0.2.1": (1, 100, 0, 0)}
+            )
+            there.output.write(replace(taken_up, started=START + 5000))
+
+        kinds = (MessageId.USER_SUMMARY, MessageId.TARGET_SUMMARY)
+        assert [message for message, _, fields in there.sent if fields["MESSAGE_ID"] in kinds] == [
+            "User alice 29 B in, 0 B out in 61 s"
+        ]
+
     def test_clock_set_back(self) -> None:
         """A clock set back costs no summaries."""
         there = Journal()
@@ -234,7 +250,7 @@ class TestSummary:
 
 
 def test_control_characters_in_messages() -> None:
-    """Text from elsewhere cannot move the cursor or begin a line; fields carry it unchanged."""
+    """Text from elsewhere cannot move the cursor or begin a line; of fields the sender takes care."""
     there = Journal()
     reason = "bad\x1b[2J\nforged"
     there.output.write(snapshot(features=(Feature(name="meter", state=FeatureState.OFF, reason=reason),)))
@@ -256,9 +272,32 @@ class TestCatalogue:
 
     def test_fields_exist(self) -> None:
         """Only documented fields are named."""
-        assert {
-            name for name in re.findall(r"@(\w+)@", self.TEXT) if name not in (journal.__doc__ or "")
-        } == set()
+        documented = {*re.findall(r"\bNETMOND_[A-Z_]+", f"{journal.__doc__} {audit.__doc__}")}
+
+        assert {*re.findall(r"@(\w+)@", self.TEXT)} - documented == set()
+
+    def test_fields_are_there(self, caplog: pytest.LogCaptureFixture) -> None:
+        """Whatever an explanation names, each message of its kind has."""
+        zero = (0, 0, 0, 0)
+        caplog.set_level("INFO")
+        there = Journal()
+        loss = Loss(name="meter.no-slot", count=1, meaning="full")
+        off = Feature(name="meter", state=FeatureState.OFF)
+        there.output.write(snapshot(1, targets={"192.0.2.1": zero}, features=(off,), losses=(loss,)))
+        there.output.write(snapshot(4000, targets={"192.0.2.2": (1, 1, 1, 1)}, users={1009: (1, 1, 1, 1)}))
+        there.output.close()
+        reloaded([])
+        audit.changed(1009, "/org/netmond1", "org.netmond1.Manager", "Reload", [])
+        audit.denied(1009, "/org/netmond1", "org.netmond1.Manager", "Reload", "no")
+        sent = [fields for _, _, fields in there.sent] + [vars(record) for record in caplog.records]
+
+        entries = re.split(r"^-- ([0-9a-f]{32})$", self.TEXT, flags=re.MULTILINE)[1:]
+        named = {
+            id_: {*re.findall(r"@(\w+)@", text)}
+            for id_, text in zip(entries[::2], entries[1::2], strict=True)
+        }
+        assert {fields["MESSAGE_ID"] for fields in sent} == {*MessageId}
+        assert [named[fields["MESSAGE_ID"]] - fields.keys() for fields in sent] == [set()] * len(sent)
 
     @pytest.mark.skipif(shutil.which("journalctl") is None, reason="journalctl is not installed")
     def test_journalctl_takes_it(self, tmp_path: Path) -> None:

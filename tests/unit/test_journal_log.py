@@ -15,7 +15,7 @@ import pytest
 
 from netmond.config import LOG_LEVELS
 from netmond.errors import InvalidArgs
-from netmond.outputs import log
+from netmond.outputs import limit, log
 from netmond.outputs.messages import MessageId
 
 Sent = list[tuple[str, dict[str, str]]]
@@ -95,6 +95,51 @@ def test_hostile_text(journald: Sent) -> None:
     logging.getLogger().warning("name \x1b[2J\n<0>forged")
 
     assert journald[0][0] == "name \\x1b[2J\\n<0>forged"
+
+
+def test_hostile_fields(journald: Sent) -> None:
+    """Nor do fields have any, which journalctl -x prints; tracebacks and warnings have lines."""
+    log.setup_logging("info")
+    hostile = {"NETMOND_REASON": "x\nFAKE=1\x1b[2J", "NETMOND_WARNINGS": "a\nb\x1b[2J"}
+    logging.getLogger().warning("x", extra=hostile, exc_info=ValueError("\x1b[2J"))
+
+    fields = journald[0][1]
+    assert fields["NETMOND_REASON"] == "x\\nFAKE=1\\x1b[2J"
+    assert fields["NETMOND_WARNINGS"] == "a\nb\\x1b[2J"
+    assert fields["EXCEPTION_TEXT"] == "ValueError: \\x1b[2J\n"
+
+
+def test_floods(journald: Sent, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One place in the code does not fill the journal, whatever makes it log; others are not affected."""
+    now = 1000.0
+    monkeypatch.setattr(log, "monotonic", lambda: now)
+    log.setup_logging("debug")
+    for number in range(1000):
+        logging.getLogger("netmond").error("failed %d", number)
+    logging.getLogger("netmond").error("something else")
+    assert [message for message, _ in journald] == [
+        *(f"failed {number}" for number in range(limit.BURST)), "something else",
+    ]  # fmt: skip
+
+    for _ in range(2):
+        now += limit.WINDOW
+        for message in ("failed", "failed again"):
+            logging.getLogger("netmond").error(message)
+    assert len(journald) == limit.BURST + 1 + 4
+
+
+def test_floods_are_counted(journald: Sent, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The next message from the same place says how many were left out."""
+    now = 1000.0
+    monkeypatch.setattr(log, "monotonic", lambda: now)
+    log.setup_logging("info")
+    for number in range(limit.BURST + 24):
+        if number == limit.BURST + 23:
+            now += limit.WINDOW
+        logging.getLogger("netmond").error("failed")
+
+    assert journald[-1][0] == "failed (23 similar messages left out before)"
+    assert journald[-1][1]["NETMOND_SUPPRESSED"] == "23"
 
 
 @pytest.mark.parametrize("name", LOG_LEVELS)

@@ -85,6 +85,7 @@ class Fake:
         self.writing = threading.Event()
         self.failures: list[BaseException] = []
         self.init_failures: list[BaseException] = []
+        self.missing = ""
 
     def init(self, config: OutputConfig) -> None:
         self._note(("init", dict(config.options)))
@@ -104,6 +105,9 @@ class Fake:
 
     def losses(self) -> tuple[Loss, ...]:
         return (Loss(name="output.fake.own", count=23, meaning="own"),)
+
+    def limitation(self) -> str:
+        return self.missing
 
     def _note(self, call: Any) -> None:
         self.calls.append(call)
@@ -202,6 +206,27 @@ class TestWorker:
         assert [
             record.levelname for record in caplog.records if record.name == "netmond.outputs.runner"
         ] == ["ERROR"]
+
+    def test_what_an_output_cannot_do(self, worker: Worker, fake: Fake) -> None:
+        """An output that works in part is degraded with its own reason, until it says otherwise."""
+        fake.missing = "no colours: install a palette"
+        worker.configure(CONFIG)
+        worker.publish(snapshot(1))
+        fake.wait(2)
+        worker.publish(snapshot(2))
+        fake.wait(1)
+        assert (worker.feature().state, worker.feature().reason) == (
+            FeatureState.DEGRADED,
+            "no colours: install a palette",
+        )
+
+        fake.missing = ""
+        worker.configure(None)
+        worker.configure(CONFIG)
+        fake.wait(2)
+        worker.stop()
+        assert worker.join(DEADLINE)
+        assert worker.feature().state is FeatureState.ON
 
     def test_start_that_fails(self, worker: Worker, fake: Fake, caplog: pytest.LogCaptureFixture) -> None:
         """A failing init is tried again until it works; the same reason is logged once."""

@@ -120,3 +120,13 @@ def test_built_in_entry_points_are_declared() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
     assert project["entry-points"][protocol.GROUP] == protocol.BUILT_IN
+
+
+def test_a_built_in_output_lacks_something(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A missing package costs the output that needs it, with a reason, not the daemon."""
+    monkeypatch.setattr(protocol, "BUILT_IN", {"csv": "no_such_package:CsvOutput"})
+
+    reason = "output csv cannot be loaded: No module named 'no_such_package'"
+    with pytest.raises(ConfigError, match=f"^{reason}$"):
+        protocol.find("csv")
+    assert protocol.check(defaults()) == [f"{reason}; ignored"]
