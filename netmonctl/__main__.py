@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any, NoReturn
 
-from netmonctl import __version__, client, control, lists, remote, status, target, top, user
+from netmonctl import __version__, client, completion, control, lists, remote, status, target, top, user
 from netmonctl.arguments import OPTIONS, Commands, Parser, add_options, arrange
 from netmonctl.errors import CtlError, ExitCode, usage
 from netmonctl.output import Output, standard_output
@@ -21,6 +21,7 @@ DEFAULT_VERB = "status"
 EPILOG = """\
 Options may stand before or after the command.
 Exit codes: 0 ok, 1 failure, 2 usage, 3 netmond is not running, 4 not allowed, 5 unknown object.
+See netmonctl(1) for more.
 """
 
 
@@ -30,13 +31,21 @@ def parsers() -> tuple[ArgumentParser, Commands]:
 
     parser = Parser(
         prog="netmonctl",
+        usage="netmonctl [OPTION...] [COMMAND] [ARGUMENT...]",
+        add_help=False,
         description="Ask and control netmond: who uses the network on this machine, how much, with whom.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--version", action="version", version=f"netmonctl {__version__}")
-    add_options(parser)
     commands = Commands(parser)
+    options = parser.add_argument_group("options")
+    options.add_argument(
+        "-h", "--help", action="help", help="show this help, or that of a command, and exit"
+    )
+    options.add_argument(
+        "--version", action="version", version=f"netmonctl {__version__}", help="show the version and exit"
+    )
+    add_options(options)
     for module in (status, lists, user, target, top, control):
         module.add_parsers(commands)
     parser.set_defaults(**{name: _default(option.how) for name, option in OPTIONS.items()})
@@ -84,7 +93,8 @@ def _discard(out: Output | None) -> None:
 def _run(argv: list[str], connect: Callable[[], client.Client], out: Output) -> int:
     parser, commands = parsers()
     if "_ARGCOMPLETE" in os.environ:
-        _complete(parser)
+        completion.answer(parser)
+        return ExitCode.FAILURE
     line = arrange(argv, commands.verbs, DEFAULT_VERB)
     try:
         args, surplus = parser.parse_known_args(line.words())
@@ -96,6 +106,7 @@ def _run(argv: list[str], connect: Callable[[], client.Client], out: Output) -> 
     if args.host is not None:
         return _run_remote(args, line.words(*OPTIONS["host"].flags), out)
     with connect() as netmond:
+        netmond.interactive = out.stdin.isatty() and not args.no_ask_password
         args.run(args, netmond, out)
     return ExitCode.OK
 
@@ -104,14 +115,6 @@ def _run_remote(args: Namespace, words: list[str], out: Output) -> int:
     if args.file not in (None, "-"):
         raise usage(f"{args.file} is on this machine; write: netmonctl -H … target … - < FILE")
     return remote.run(args.host, words, terminal=out.terminal and out.stdin.isatty())
-
-
-def _complete(parser: ArgumentParser) -> None:
-    try:
-        import argcomplete
-    except ImportError:
-        return
-    argcomplete.autocomplete(parser, always_complete_options=False, default_completer=None)
 
 
 def _terminated(_signal: int, _frame: object) -> NoReturn:

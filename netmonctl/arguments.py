@@ -70,6 +70,9 @@ OPTIONS: dict[str, Option] = {
     ),
     "no_legend": _switch("--no-legend", help="print neither header nor closing line"),
     "no_pager": _switch("--no-pager", help="do not start a pager"),
+    "no_ask_password": _switch(
+        "--no-ask-password", help="do not ask for a password for what is not allowed"
+    ),
     "host": Option(
         ("-H", "--host"), {"metavar": "[USER@]HOST", "help": "ask the netmond of another machine, over ssh"}
     ),
@@ -83,9 +86,12 @@ OPTIONS: dict[str, Option] = {
     "sort": Option(
         ("--sort",),
         {"metavar": "KEY", "type": _column, "help": "sort by this key of the JSON form, such as in_bytes"},
+        completers.sort_keys,
     ),
     "reverse": _switch("-r", "--reverse", help="reverse the order"),
-    "all": _switch("-a", "--all", help="everyone's figures; fails where they are not allowed"),
+    "all": _switch(
+        "-a", "--all", help="everyone's figures; where not allowed, asks for a password or fails"
+    ),
     "own": _switch("--own", help="own figures only"),
     "watch": Option(
         ("--watch",),
@@ -94,24 +100,31 @@ OPTIONS: dict[str, Option] = {
             "const": 5.0,
             "type": seconds,
             "metavar": "SECONDS",
-            "help": "show again every SECONDS (default: 5) until interrupted",
+            "help": "show again every so many seconds (default: 5) until interrupted",
         },
         attached=True,
     ),
     "user": Option(("--user",), {"metavar": "NAME|UID", "help": "only this user"}, completers.users),
     "unit": Option(("--unit",), {"metavar": "UNIT", "help": "only this systemd unit"}, completers.units),
     "pid": Option(
-        ("--pid",), {"metavar": "PID", "type": _between(0, 0xFFFFFFFF), "help": "only this process"}
+        ("--pid",),
+        {"metavar": "PID", "type": _between(0, 0xFFFFFFFF), "help": "only this process"},
+        completers.processes,
     ),
     "protocol": Option(
         ("--proto", "--protocol"),
-        {"metavar": "PROTO", "dest": "protocol", "help": "tcp, udp, icmp… or a number"},
+        {"metavar": "PROTO", "dest": "protocol", "help": "only this protocol: tcp, udp, icmp… or a number"},
+        completers.protocols,
     ),
     "port": Option(
         ("--port",),
         {"metavar": "PORT", "type": _between(0, 65535), "help": "only this port, on either side"},
     ),
-    "peer": Option(("--peer",), {"metavar": "ADDR[/PREFIX]", "help": "only this remote address or prefix"}),
+    "peer": Option(
+        ("--peer",),
+        {"metavar": "ADDR[/PREFIX]", "help": "only this remote address or prefix"},
+        completers.peers,
+    ),
     "interface": Option(
         ("-i", "--interface"), {"metavar": "NAME", "help": "only this interface"}, completers.interfaces
     ),
@@ -120,7 +133,7 @@ OPTIONS: dict[str, Option] = {
         {
             "metavar": "KIND",
             "choices": ("socket", "peer", "forwarded", "overflow"),
-            "help": "socket, peer, forwarded or overflow",
+            "help": "only this kind of flow: socket, peer, forwarded or overflow",
         },
     ),
     "active": _switch("--active", help="only flows with traffic just now"),
@@ -140,16 +153,21 @@ OPTIONS: dict[str, Option] = {
     ),
     "delay": Option(
         ("-d", "--delay"),
-        {"metavar": "SECONDS", "type": seconds, "default": 2.0, "help": "between two updates (default: 2)"},
+        {
+            "metavar": "SECONDS",
+            "type": seconds,
+            "default": 2.0,
+            "help": "seconds between two updates (default: 2)",
+        },
     ),
 }
 
 #: What every command takes.
-COMMON = ("json", "no_legend", "no_pager", "host")
+COMMON = ("json", "no_legend", "no_pager", "no_ask_password", "host")
 
 
-def add_options(parser: argparse.ArgumentParser, *names: str) -> None:
-    """Give `parser` the named options and the common ones."""
+def add_options(parser: argparse.ArgumentParser | argparse._ArgumentGroup, *names: str) -> None:
+    """Give `parser`, or a group of it, the named options and the common ones."""
     for name in (*names, *COMMON):
         option = OPTIONS[name]
         how: dict[str, Any] = {"dest": name, **option.how}
@@ -178,7 +196,9 @@ class Commands:
     """The verbs, and the sub-verbs of those that are groups."""
 
     def __init__(self, parser: argparse.ArgumentParser, prefix: str = "") -> None:
-        self._parsers = parser.add_subparsers(metavar="COMMAND", required=True)
+        self._parsers = parser.add_subparsers(
+            title="commands", prog=parser.prog, metavar="COMMAND", required=True
+        )
         self._prefix = prefix
         self.verbs: dict[str, dict[str, Any]] = {}
 
@@ -243,9 +263,14 @@ def arrange(argv: Sequence[str], verbs: Mapping[str, Mapping[str, Any]], default
     return CommandLine(verb=tuple(words[:depth]), options=tuple(options), arguments=arguments)
 
 
+def _valued() -> set[str]:
+    """The flags whose value is a word of its own."""
+    return {flag for option in OPTIONS.values() if option.takes_value for flag in option.flags}
+
+
 def _split(argv: Sequence[str]) -> tuple[list[tuple[str, ...]], list[str], list[str]]:
     """Options with their values, other words, and the words after ``--``."""
-    valued = {flag for option in OPTIONS.values() if option.takes_value for flag in option.flags}
+    valued = _valued()
     options: list[tuple[str, ...]] = []
     words: list[str] = []
     rest = list(argv)
@@ -264,6 +289,14 @@ def _split(argv: Sequence[str]) -> tuple[list[tuple[str, ...]], list[str], list[
         else:
             options.append((token,))
     return options, words, []
+
+
+def before_cursor(words: Sequence[str]) -> list[str]:
+    """The words before one that is being completed, as argparse needs them: verbs and arguments, then an
+    option that waits for its value. Other options do not matter."""
+    options, plain, literal = _split(words)
+    waiting = options[-1] if options and len(options[-1]) == 1 and options[-1][0] in _valued() else ()
+    return [*plain, *literal, *waiting]
 
 
 def _nearest(word: str, known: Mapping[str, Any]) -> str:

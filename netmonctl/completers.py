@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from argparse import Action, Namespace
+from collections.abc import Iterable
 from typing import Any
 
 from netmonctl.errors import CtlError
@@ -10,21 +12,30 @@ from netmonctl.errors import CtlError
 TIMEOUT = 1.0
 
 
-def _values(what: str, key: str, prefix: str) -> list[str]:
+def _rows(what: str, **options: Any) -> list[dict[str, Any]]:
     from netmonctl.client import connect
 
     try:
         with connect(timeout=TIMEOUT) as client:
-            rows = client.listing(what, {"limit": 1000}).rows
+            return client.listing(what, {"limit": 1000, **options}).rows
     except CtlError:
         return []
-    values = {str(row.get(key, "")) for row in rows}
-    return sorted(value for value in values if value and value.startswith(prefix) and value.isprintable())
 
 
-def targets(prefix: str, **_: Any) -> list[str]:
-    """Addresses that are targets now."""
-    return _values("Targets", "address", prefix)
+def _matching(values: Iterable[str], prefix: str) -> list[str]:
+    """Each once, without what is unknown (empty or 0) and without names that could steer the terminal."""
+    known = set(values) - {"", "0"}
+    return sorted(value for value in known if value.startswith(prefix) and value.isprintable())
+
+
+def _values(what: str, key: str, prefix: str, **options: Any) -> list[str]:
+    return _matching((str(row.get(key, "")) for row in _rows(what, **options)), prefix)
+
+
+def targets(prefix: str, action: Action, parsed_args: Namespace, **_: Any) -> list[str]:
+    """Addresses that are targets now, but those already on the line."""
+    given = getattr(parsed_args, action.dest, None) or ()
+    return [address for address in _values("Targets", "address", prefix) if address not in given]
 
 
 def users(prefix: str, **_: Any) -> list[str]:
@@ -37,9 +48,42 @@ def units(prefix: str, **_: Any) -> list[str]:
     return _values("Units", "unit", prefix)
 
 
+def processes(prefix: str, **_: Any) -> list[str]:
+    """Processes with figures that the caller may see, by number."""
+    return _values("Processes", "pid", prefix)
+
+
+def protocols(prefix: str, **_: Any) -> list[str]:
+    """Protocols of the flows there are."""
+    return _values("Flows", "protocol", prefix)
+
+
+def peers(prefix: str, **_: Any) -> list[str]:
+    """Remote addresses of the flows there are."""
+    return _values("Flows", "remote", prefix)
+
+
 def interfaces(prefix: str, **_: Any) -> list[str]:
     """Interfaces of this machine."""
     return _values("Interfaces", "name", prefix)
+
+
+def monitored(prefix: str, **_: Any) -> list[str]:
+    """Interfaces that netmond watches."""
+    return _values("Interfaces", "name", prefix, monitored=True)
+
+
+def unmonitored(prefix: str, **_: Any) -> list[str]:
+    """Interfaces that it does not."""
+    return _values("Interfaces", "name", prefix, monitored=False)
+
+
+def sort_keys(prefix: str, parsed_args: Namespace, **_: Any) -> list[str]:
+    """What the rows of this list can be sorted by: the keys they have."""
+    verb = str(getattr(parsed_args, "verb", ""))
+    what = "Targets" if verb == "target list" else verb.capitalize()
+    row: dict[str, Any] = next(iter(_rows(what, limit=1)), {})
+    return _matching((key for key, value in row.items() if not isinstance(value, dict)), prefix)
 
 
 def files(prefix: str, **_: Any) -> list[str]:

@@ -15,11 +15,11 @@ def add_parsers(commands: Commands) -> None:
     group = commands.group("interface", "choose the interfaces that netmond monitors")
     add = group.add("add", add_interface, "monitor this interface, too")
     remove = group.add("remove", remove_interface, "no longer monitor this interface")
-    for parser in (add, remove):
+    for parser, completer in ((add, completers.unmonitored), (remove, completers.monitored)):
         action = parser.add_argument(
             "name", metavar="NAME", help="interface name; see: netmonctl interfaces"
         )
-        with_completer(action, completers.interfaces)
+        with_completer(action, completer)
     add_options(add, "attach")
     add_options(remove)
     add_options(commands.add("reload", reload, "read the configuration again"))

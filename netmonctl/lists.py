@@ -249,7 +249,9 @@ def note(args: Namespace, found: Listing, listing: List) -> str:
     """What a person could misread: figures of one user only, or JSON that is not complete."""
     remarks = []
     if listing.scoped and found.scope == "own" and not args.own:
-        remarks.append("Showing own figures only; for everyone's run as root or join group netmond.")
+        remarks.append(
+            "Showing own figures only; for everyone's use --all, run as root or join group netmond."
+        )
     if args.json != "off" and _could_be_all(args, found):
         remarks.append(
             f"{len(found.rows)} of {found.total} {nouns(listing.noun, found.total)}; -n 0 prints all."

@@ -175,7 +175,7 @@ SETTINGS: tuple[Setting, ...] = (
     ),
     Setting(
         section="interfaces", key="monitor", kind=several(INTERFACE), default=("auto",),
-        help="interfaces to monitor; auto means every one that is not virtual",
+        help="interfaces to monitor; auto means physical ones and those with a default route",
         flags=("-i", "--interface"), metavar="IF", env="NETWORK_INTERFACE",
     ),
     Setting(
@@ -424,7 +424,8 @@ def argument_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="netmond", description="Count who uses the network on this machine, how much, with whom.",
         allow_abbrev=False,
-        epilog="Later sources win: defaults, configuration file, drop-ins, environment, flags.",
+        epilog="Later sources win: defaults, configuration file, drop-ins, environment, flags. "
+        "See netmond(8) and netmond.toml(5) for more.",
     )  # fmt: skip
     parser.add_argument(
         "-c",
@@ -445,7 +446,9 @@ def argument_parser() -> argparse.ArgumentParser:
                 help=setting.help + (f" ({'; '.join(hints)})" if hints else ""),
             )  # fmt: skip
     parser.add_argument("--check", action="store_true", help="check the configuration and exit")
-    parser.add_argument("--version", action="version", version=f"netmond {__version__}")
+    parser.add_argument(
+        "--version", action="version", version=f"netmond {__version__}", help="show the version and exit"
+    )
     return parser
 
 

@@ -74,7 +74,7 @@ def number(low: float, high: float, what: str = "number") -> Kind:
             raise ValueError
         return float(value)
 
-    return Kind(f"a {what} from {low:g} to {high:g}", parse, _number_from_text)
+    return Kind(f"a {what} from {low:.12g} to {high:.12g}", parse, _number_from_text)
 
 
 def whole(low: int, high: int, what: str = "whole number") -> Kind:

@@ -468,6 +468,31 @@ class TestShippedFile:
                 options, defaults().output(name)
             )
 
+    def test_says_what_is_allowed(self) -> None:
+        """Above every key stands its range or its choices, and whether a change waits for a restart."""
+        outputs = (("output.csv", csv.OPTIONS), ("output.journal", journal.OPTIONS))
+        known = [(setting.section, setting) for setting in config.SETTINGS if setting.in_file]
+        known += [(section, setting) for section, options in outputs for setting in options]
+
+        for section, setting in known:
+            text = self.TEXT.partition(f"[{section}]\n")[2].partition(f"\n#{setting.key} = ")[0]
+            comment = text.rpartition("\n\n")[2]
+            bounds = re.search(r"from ([\d.]+) to (\d+)", setting.kind.allowed)
+            if bounds:
+                size = setting.kind.allowed.startswith("a size")
+                numbers = re.findall(r"[\d.]*\d[KT]?", comment)
+                assert all((short(bound) if size else bound) in numbers for bound in bounds.groups())
+            if setting.kind.allowed.startswith("one of"):
+                assert not set(setting.kind.allowed[7:].split(", ")) - set(re.findall(r"[\w-]+", comment))
+            assert ("(restart)" in comment) == setting.restart
+
+
+def short(size: str) -> str:
+    """A number of bytes with the largest suffix of 1024 that fits."""
+    return next(
+        f"{int(size) >> shift}{suffix}" for shift, suffix in ((40, "T"), (10, "K")) if int(size) >> shift
+    )
+
 
 def vars_of(result: Config) -> dict[str, Any]:
     return {name: getattr(result, name) for name in Config.__dataclass_fields__}

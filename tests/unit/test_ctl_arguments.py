@@ -7,7 +7,7 @@ import shlex
 import pytest
 
 from netmonctl.__main__ import DEFAULT_VERB, parsers
-from netmonctl.arguments import CommandLine, arrange
+from netmonctl.arguments import CommandLine, arrange, before_cursor
 from netmonctl.errors import CtlError, ExitCode
 
 VERBS = parsers()[1].verbs
@@ -56,6 +56,25 @@ def test_options_before_or_after_the_verb(line: str, words: str) -> None:
 def test_host_is_taken_out(line: str, without: str) -> None:
     """The far netmonctl gets the same command without the way to it."""
     assert arranged(line).words("-H", "--host") == shlex.split(without)
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("", ""),
+        ("-n 5 --json", ""),
+        ("--json users -r", "users"),
+        ("users -n 5 --user", "users --user"),
+        ("-n", "-n"),
+        ("users -rn", "users -n"),
+        ("target --json show 192.0.2.1", "target show 192.0.2.1"),
+        ("target show -- -strange", "target show -strange"),
+        ("users --watch", "users"),
+    ],
+)
+def test_before_the_cursor(line: str, words: str) -> None:
+    """For completion: commands, arguments, and the option whose value comes next; nothing else matters."""
+    assert before_cursor(line.split()) == words.split()
 
 
 @pytest.mark.parametrize(
