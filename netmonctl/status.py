@@ -35,15 +35,16 @@ def run(args: Namespace, client: Client, out: Output) -> None:
 
 
 def page(status: Mapping[str, Any], style: Style, now: float, verbose: bool) -> list[str]:
-    """The whole page. `now` dates the start; loss counters of zero only if `verbose`."""
+    """The whole page. `now` dates start and counting; loss counters of zero only if `verbose`."""
     features = status["features"]
     hue = "yellow" if any(f["state"] == "degraded" for f in features) else "green"
     counts = (plural(status[f"{noun}s"], noun) for noun in ("user", "flow", "target"))
     name = style.paint(f"netmond {escape(str(status['version']))}", "bold")
     return [
         f"{style.paint(style.dot(True), hue)} {name} - who uses the network on this machine",
-        *_entry("Since", [f"{moment(status['since'])}; {duration(now - status['since'])} ago"]),
-        *_entry("Interval", [f"{duration(status['interval'])}, tick {status['tick']}"]),
+        *_entry("Since", [_ago(status["started"], now)]),
+        *_entry("Counting", [f"since {_ago(status['since'], now)}"]),
+        *_entry("Interval", [f"{duration(round(status['interval'], 2))}, tick {status['tick']}"]),
         *_entry("Knows", [", ".join(counts)]),
         *(line for name, value in traffic(status["totals"], style) for line in _entry(name, [value])),
         *_entry("Losses", _losses(status["losses"], style, verbose)),
@@ -59,6 +60,10 @@ def _entry(name: str, values: Sequence[str]) -> list[str]:
     return [(f"{name:>{LABEL}}: " if index == 0 else blank) + value for index, value in enumerate(values)]
 
 
+def _ago(time: float, now: float) -> str:
+    return f"{moment(time)}; {duration(now - time)} ago"
+
+
 def _losses(losses: Sequence[Row], style: Style, verbose: bool) -> list[str]:
     shown = [loss for loss in losses if verbose or loss["count"]]
     clean = not any(loss["count"] for loss in losses)
@@ -72,7 +77,7 @@ def _losses(losses: Sequence[Row], style: Style, verbose: bool) -> list[str]:
 
 def _cost(status: Mapping[str, Any], style: Style, now: float) -> str:
     cost = status["cost"]
-    share = 100 * cost["cpu_seconds"] / max(now - status["since"], 1e-9)
+    share = 100 * cost["cpu_seconds"] / max(now - status["started"], 1e-9)
     return (
         f"{duration(cost['cpu_seconds'])} CPU ({min(share, 100.0):.2f} % of one core since the start), "
         f"{size(cost['resident_bytes'], style.si)} memory, last tick took {duration(cost['tick_seconds'])}"

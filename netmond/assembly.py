@@ -7,18 +7,21 @@ from __future__ import annotations
 
 import socket
 import struct
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from netmond.collector import Sockets, Traffic
 from netmond.config import Config
 from netmond.errors import NetmondError
 from netmond.interfaces import Interfaces
-from netmond.kernel import links
+from netmond.kernel import links, programs
 from netmond.kernel.cgroups import CgroupPaths, find_cgroup2
 from netmond.kernel.compile import Compilation
 from netmond.kernel.devices import devices
+from netmond.kernel.owners import Process, find_owners
 from netmond.kernel.tables import InterfaceTables, SocketTables
 from netmond.meter import Meter
 from netmond.model import Feature, FeatureState
@@ -30,9 +33,13 @@ _SO_NETNS_COOKIE = 71  # include/uapi/asm-generic/socket.h, Linux 5.14
 
 @dataclass(slots=True)
 class Parts:
-    """What works here, why the rest does not, and how to take it all off again."""
+    """What works here, why the rest does not, and how to take it all off again.
+
+    find_owners: cookies of sockets -> the processes that can be found; None: this kernel has no way to.
+    """
 
     sockets: Sockets | None = None
+    find_owners: Callable[[Iterable[int]], Mapping[int, Process]] | None = None
     traffic: Traffic | None = None
     features: list[Feature] = field(default_factory=list)
     closing: ExitStack = field(default_factory=ExitStack)
@@ -67,6 +74,8 @@ def _sockets(config: Config, compilation: Compilation, parts: Parts) -> Sockets:
     attached = links.attach_meter(loaded.programs, _cgroup(root, config.meter.cgroup))
     parts.closing.callback(loaded.close)
     parts.closing.push(attached)
+    if programs.OWNERS_PROGRAM in loaded.programs:
+        parts.find_owners = partial(find_owners, loaded.programs[programs.OWNERS_PROGRAM])
     state = FeatureState.DEGRADED if loaded.notes else FeatureState.ON
     parts.features.append(Feature(name="meter", state=state, reason="; ".join(loaded.notes)))
     return Sockets(meter=meter, losses=tables.losses)

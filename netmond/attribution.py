@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from netmond.accounts import Accounts, Now
+from netmond.accounts import Accounts, Earlier, Now
 from netmond.model import Table
 from netmond.units import GONE, unit_of
 
@@ -17,6 +17,7 @@ _UNITS_AT_MOST, _PROCESSES_AT_MOST = 8192, 8192
 Rows = NDArray[np.int32]
 _Unit = tuple[str, str, str]  # unit, slice, cgroup
 _Process = tuple[int, bytes, int, int]  # pid, comm, uid, unit row
+_GONE: _Unit = (GONE, "", "")
 
 
 class Attribution:
@@ -28,6 +29,19 @@ class Attribution:
         self._users: Accounts[int] = Accounts()
         self._units: Accounts[_Unit] = Accounts()
         self._processes: Accounts[_Process] = Accounts()
+
+    def restore(self, users: Earlier[int], units: Earlier[str], processes: Earlier[_Process]) -> None:
+        """Lets totals go on from those of an earlier run.
+
+        Units are known by cgroup path; the unit of a process is its place among `units`.
+        """
+        self._users.restore(users)
+        rows = self._units.restore(Earlier([_unit(path) for path in units.keys], units.counters)).tolist()
+        self._processes.restore(
+            Earlier(
+                [(pid, comm, uid, rows[unit]) for pid, comm, uid, unit in processes.keys], processes.counters
+            )
+        )
 
     @property
     def unit_names(self) -> tuple[str, ...]:
@@ -42,11 +56,7 @@ class Attribution:
         """Rows of cgroup ids; those that cannot be found any more share one."""
         distinct, inverse = np.unique(cgroups, return_inverse=True)
         paths = self._paths(distinct.tolist())
-        rows = []
-        for cgroup in distinct.tolist():
-            path = paths.get(cgroup, "")
-            unit, slice_ = unit_of(path) if path else (GONE, "")
-            rows.append(self._units.row((unit, slice_, path)))
+        rows = [self._units.row(_unit(paths.get(cgroup, ""))) for cgroup in distinct.tolist()]
         return np.array(rows, np.int32)[inverse]
 
     def process_rows(
@@ -76,7 +86,7 @@ class Attribution:
         unit_used = _used_of_many(units, len(self._units), _UNITS_AT_MOST)
         if unit_used is not None:
             rows = self._units.fold(
-                [key if unit_used[row] else (GONE, "", "") for row, key in enumerate(self._units.keys)]
+                [key if unit_used[row] else _GONE for row, key in enumerate(self._units.keys)]
             )
             units = rows[units]
             processes = self._processes.fold(
@@ -108,7 +118,13 @@ class Attribution:
             comm=np.array([key[1] for key in keys], "S16"),
             uid=np.array([key[2] for key in keys], np.uint32),
             unit=_texts(units[key[3]] for key in keys),
+            unit_index=np.array([key[3] for key in keys], np.int32),
         )
+
+
+def _unit(path: str) -> _Unit:
+    """The key of a cgroup path, of an empty one if it could not be found."""
+    return (*unit_of(path), path) if path else _GONE
 
 
 def _table(accounts: Accounts[Any], rows: NDArray[np.int32], now: Now, **columns: NDArray[Any]) -> Table:

@@ -60,15 +60,19 @@ class Collector:
         traffic: Traffic | None,
         features: Callable[[], tuple[Feature, ...]] = tuple,
         losses: Callable[[], tuple[Loss, ...]] = tuple,
+        started: float | None = None,
+        since: float | None = None,
         clock: Clock | None = None,
     ) -> None:
-        """features and losses: those of other parts of the daemon, asked at every tick."""
+        """features and losses: those of other parts of the daemon, asked at every tick.
+        started, since: wall clock at which the daemon started and counting began, if that is not now."""
         self._sockets = sockets
         self._traffic = traffic
         self._features = features
         self._losses = losses
         self._clock = clock or Clock()
-        self._since = self._clock.wall()
+        self._started = self._clock.wall() if started is None else started
+        self._since = self._started if since is None else since
         self._last_ns = self._clock.monotonic_ns()
         self._duration = 0.0
         self.snapshot = self._snapshot(self._now(), 0)
@@ -81,15 +85,12 @@ class Collector:
         return self.snapshot
 
     def refresh(self) -> None:
-        """Shows what was just changed (targets, interfaces) without a tick: nothing is accounted."""
+        """Shows what just changed (targets, interfaces, features) without a tick: nothing is accounted."""
+        snapshot = replace(self.snapshot, links=self._links(), features=self._features())
         if self._traffic:
-            self.snapshot = replace(
-                self.snapshot,
-                interfaces=self._traffic.ports.current(),
-                targets=self._traffic.targets.current(),
-                links=self._links(),
-                features=self._features(),
-            )
+            interfaces, targets = self._traffic.ports.current(), self._traffic.targets.current()
+            snapshot = replace(snapshot, interfaces=interfaces, targets=targets)
+        self.snapshot = snapshot
 
     def _now(self) -> Now:
         now = self._clock.monotonic_ns()
@@ -107,6 +108,7 @@ class Collector:
             time=now.wall,
             interval=now.interval,
             since=self._since,
+            started=self._started,
             users=usage.users if usage else _EMPTY_USERS,
             units=usage.units if usage else _EMPTY_UNITS,
             processes=usage.processes if usage else _EMPTY_PROCESSES,
@@ -151,7 +153,12 @@ _TEXTS = np.zeros(0, object)
 _EMPTY_USERS = Table.empty(uid=_NUMBERS, flows=_NUMBERS)
 _EMPTY_UNITS = Table.empty(unit=_TEXTS, slice=_TEXTS, cgroup=_TEXTS, flows=_NUMBERS)
 _EMPTY_PROCESSES = Table.empty(
-    pid=_NUMBERS, comm=np.zeros(0, "S16"), uid=_NUMBERS, unit=_TEXTS, flows=_NUMBERS
+    pid=_NUMBERS,
+    comm=np.zeros(0, "S16"),
+    uid=_NUMBERS,
+    unit=_TEXTS,
+    unit_index=np.zeros(0, np.int32),
+    flows=_NUMBERS,
 )
 _EMPTY_TARGETS = Table.empty(address=_TEXTS, since=np.zeros(0))
 _EMPTY_INTERFACES = Table.empty(ifindex=_NUMBERS, **{name: np.zeros(0, np.uint64) for name in CLASS_COLUMNS})

@@ -19,22 +19,17 @@ from netmond.config import Config, needs_restart
 from netmond.errors import LimitExceeded, NetmondError, NoSuchTarget, Unavailable
 from netmond.footprint import make_room
 from netmond.kernel import netlink
-from netmond.kernel.owners import find_owners
 from netmond.model import Feature, FeatureState, Loss, Network, Snapshot
-from netmond.notify import notify
+from netmond.notify import be_patient, notify
 from netmond.outputs import protocol
 from netmond.outputs.log import LogControl, reloaded
 from netmond.outputs.runner import Runner
 from netmond.query import network_text
-from netmond.state import load_targets, save_targets
+from netmond.search import OwnerSearch
+from netmond.totals import Totals, boot_id
 from netmond.users import Names
 
 log = logging.getLogger("netmond")
-
-#: Seconds between two searches through /proc for the processes behind sockets.
-_SEARCH_INTERVAL = 5.0
-#: Sockets whose owner was looked for in vain, remembered so that they are not looked for again.
-_SEARCHED_AT_MOST = 1 << 16
 
 
 @dataclass(slots=True)
@@ -46,29 +41,39 @@ class Daemon:
     log_control: LogControl
     read_config: Callable[[], tuple[Config, list[str]]]
     version: str = __version__
+    _totals: Totals = field(init=False)
     _collector: Collector = field(init=False)
+    _search: OwnerSearch | None = field(init=False, default=None)
     _outputs: Runner = field(init=False)
     _service: Service = field(init=False)
     _authority: Authority = field(init=False)
     _names: Names = field(default_factory=Names)
     _bus: Feature = field(default=Feature(name="bus", state=FeatureState.OFF, reason="not started yet"))
-    _configured: set[Network] = field(default_factory=set)
-    _searched: dict[int, None] = field(default_factory=dict)
-    _search: asyncio.Task[None] | None = None
-    _next_search: float = 0.0
     _failed_ticks: int = 0
     _reloading: asyncio.Task[None] | None = None
     _stopping: asyncio.Event = field(default_factory=asyncio.Event)
 
     def __post_init__(self) -> None:
+        now = time()
         self._outputs = Runner(self.config)
+        self._authority = Authority(group=self.config.access.group)
+        self._totals = Totals(
+            self.config.daemon.state_dir,
+            boot=boot_id(os.environ),
+            now=now,
+            current=lambda: (self._collector.snapshot, self.config.targets.addresses),
+        )
+        self._totals.take_up(self.parts.sockets, self.parts.traffic, self.config.targets)
         self._collector = Collector(
             sockets=self.parts.sockets,
             traffic=self.parts.traffic,
             features=self._features,
             losses=self._losses,
+            started=now,
+            since=self._totals.since,
         )
-        self._authority = Authority(group=self.config.access.group)
+        if self.parts.sockets and self.parts.find_owners:
+            self._search = OwnerSearch(self.parts.sockets.meter, self.parts.find_owners)
         self._service = Service(self, self._names, self._authority)
 
     # -- running -------------------------------------------------------------------------------------
@@ -79,10 +84,13 @@ class Daemon:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stopping.set)
         loop.add_signal_handler(signal.SIGHUP, self._hang_up)
-        self._restore_targets()
         await self._service.start()
         self._bus = Feature(name="bus", state=FeatureState.ON)
         self._outputs.start()
+        # What was taken up, so that they can tell it from what is counted from now on.
+        self._collector.refresh()
+        self._outputs.publish(self._collector.snapshot)
+        be_patient(self.config.daemon.interval)
         changes = netlink.subscribe(netlink.RTMGRP_LINK)
         loop.add_reader(changes, self._interfaces_changed, changes)
         try:
@@ -112,6 +120,14 @@ class Daemon:
 
     def _tick(self) -> bool:
         """One tick and what depends on it; False: the kernel did not answer, which is not fatal."""
+        if not self._collect():
+            return False
+        self._totals.ticked()
+        if self._search:
+            self._search.ticked()
+        return True
+
+    def _collect(self) -> bool:
         try:
             self._collector.tick()
         except NetmondError as error:
@@ -120,13 +136,13 @@ class Daemon:
                 log.error("A tick failed: %s", error)
             return False
         self._publish()
-        self._look_for_owners()
         return True
 
     def _losses(self) -> tuple[Loss, ...]:
         meaning = "ticks at which the kernel's tables could not be read: the next one makes up for it"
         return (
             Loss(name="collector.failed-ticks", count=self._failed_ticks, meaning=meaning),
+            *self._totals.losses(),
             *self._outputs.losses(),
         )
 
@@ -137,10 +153,10 @@ class Daemon:
 
     async def _close(self) -> None:
         if self._search:
-            self._search.cancel()
+            self._search.close()
         await self._service.close()
-        self._collector.tick()  # what came in since the last one belongs into the files
-        self._outputs.publish(self._collector.snapshot)
+        self._collect()  # what came in since the last tick belongs into the files
+        await self._totals.save()
         await self._outputs.close()
         self.parts.closing.close()
 
@@ -160,62 +176,17 @@ class Daemon:
 
     def _features(self) -> tuple[Feature, ...]:
         interfaces = (self.parts.traffic.interfaces.feature(),) if self.parts.traffic else ()
-        return (*self.parts.features, *interfaces, self._bus, *self._outputs.features())
-
-    # -- processes behind older sockets ----------------------------------------------------------------
-
-    def _look_for_owners(self) -> None:
-        """Searches, at most every few seconds and each socket once, in a thread."""
-        if (
-            not self.parts.sockets
-            or (self._search and not self._search.done())
-            or monotonic() < self._next_search
-        ):
-            return
-        cookies = [
-            cookie for cookie in self.parts.sockets.meter.unknown().tolist() if cookie not in self._searched
-        ]
-        if not cookies:
-            return
-        self._next_search = monotonic() + _SEARCH_INTERVAL
-        if len(self._searched) + len(cookies) > _SEARCHED_AT_MOST:
-            self._searched.clear()
-        self._searched.update(dict.fromkeys(cookies))
-        self._search = asyncio.get_running_loop().create_task(self._find_owners(cookies))
-
-    async def _find_owners(self, cookies: list[int]) -> None:
-        try:
-            owners = await asyncio.to_thread(find_owners, cookies)
-        except Exception:  # whatever /proc or netlink came up with: the flows stay without a process
-            log.warning("The search for the processes behind sockets failed", exc_info=True)
-            return
-        if self.parts.sockets:
-            self.parts.sockets.meter.learn({cookie: (who.pid, who.comm) for cookie, who in owners.items()})
+        others = self._bus, self._authority.feature()
+        return (*self.parts.features, *interfaces, *others, *self._outputs.features())
 
     # -- targets ---------------------------------------------------------------------------------------
 
-    def _restore_targets(self) -> None:
-        """Those of the configuration, and those added by hand before the last stop."""
-        self._configured = set(self.config.targets.addresses)
-        if not self.parts.traffic:
-            return
-        saved: list[Network] = []
-        try:
-            saved = load_targets(self.config.daemon.state_dir)
-        except NetmondError as error:
-            log.warning("%s", error)
-        wanted = list(dict.fromkeys([*self.config.targets.addresses, *saved]))
-        self.parts.traffic.targets.add(wanted[: self.config.targets.limit], time())
-
-    def _save_targets(self) -> None:
-        by_hand = [network for network in self.targets() if network not in self._configured]
-        try:
-            save_targets(self.config.daemon.state_dir, by_hand)
-        except NetmondError as error:
-            log.warning("%s; they will be forgotten at the next stop", error)
-
-    def _require_traffic(self) -> Traffic:
+    def _require_traffic(self, targets: Sequence[Network] = ()) -> Traffic:
+        """What counts interfaces and targets; Unavailable, or NoSuchTarget if it is about some of these."""
         if self.parts.traffic is None:
+            if targets:
+                text = network_text(targets[0])
+                raise NoSuchTarget(f"{text} is no target: targets are off, see netmonctl status")
             reason = next((f.reason for f in self.parts.features if f.name == "interfaces"), "")
             raise Unavailable(f"interfaces and targets are off: {reason}")
         return self.parts.traffic
@@ -247,27 +218,20 @@ class Daemon:
 
     async def add_targets(self, networks: Sequence[Network]) -> None:
         self._require_traffic().targets.add(networks, time())
-        self._targets_changed(networks, ())
+        await self._targets_changed(networks, ())
 
     async def remove_targets(self, networks: Sequence[Network]) -> None:
-        self._targets_or_none_such(networks).targets.remove(networks)
-        self._targets_changed((), networks)
+        self._require_traffic(networks).targets.remove(networks)
+        await self._targets_changed((), networks)
 
     async def reset_targets(self, networks: Sequence[Network]) -> None:
-        self._targets_or_none_such(networks).targets.reset(networks, time())
-        self._collector.refresh()
+        self._require_traffic(networks).targets.reset(networks, time())
+        await self._targets_changed((), ())
 
-    def _targets_or_none_such(self, networks: Sequence[Network]) -> Traffic:
-        if self.parts.traffic is None and networks:
-            raise NoSuchTarget(
-                f"{network_text(networks[0])} is no target: targets are off, see netmonctl status"
-            )
-        return self._require_traffic()
-
-    def _targets_changed(self, added: Sequence[Network], removed: Sequence[Network]) -> None:
-        self._save_targets()
+    async def _targets_changed(self, added: Sequence[Network], removed: Sequence[Network]) -> None:
         self._collector.refresh()
         self._service.targets_changed(added, removed)
+        await self._totals.save()  # who added targets may rely on them from the answer on
 
     async def monitor_interface(self, name: str, attach: str) -> None:
         self._require_traffic().interfaces.add(name, attach)
@@ -280,13 +244,16 @@ class Daemon:
     async def reload(self) -> list[str]:
         notify("RELOADING=1")
         try:
-            return self._apply(*await asyncio.to_thread(self.read_config))
+            warnings = self._apply(*await asyncio.to_thread(self.read_config))
+            await self._totals.save()
+            return warnings
         finally:
             notify("READY=1")
 
     def _apply(self, config: Config, warnings: list[str]) -> list[str]:
         """Takes a new configuration as far as that is possible without a restart; all or nothing."""
-        by_hand = [network for network in self.targets() if network not in self._configured]
+        configured = set(self.config.targets.addresses)
+        by_hand = [network for network in self.targets() if network not in configured]
         room = self.config.targets.limit
         if len({*by_hand, *config.targets.addresses}) > room:
             raise LimitExceeded(
@@ -301,6 +268,7 @@ class Daemon:
         old, self.config = self.config, config
         if config.daemon.log_level != old.daemon.log_level:
             self.log_control.level = config.daemon.log_level
+        be_patient(config.daemon.interval)
         self._authority.group = config.access.group
         self._outputs.apply(config)
         if self.parts.sockets:
@@ -318,8 +286,8 @@ class Daemon:
         added = [network for network in new.targets.addresses if network not in traffic.targets]
         traffic.targets.remove(removed)
         traffic.targets.add(added, time())
-        self._configured = set(new.targets.addresses)
-        self._targets_changed(added, removed)
+        self._collector.refresh()
+        self._service.targets_changed(added, removed)
 
     def _hang_up(self) -> None:
         self._reloading = asyncio.get_running_loop().create_task(self._reload_on_signal())

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from netmond.accounts import WORDS, Hash, Now, Tallies, as_words, rates_of, row_ids, unfold
+from netmond.accounts import WORDS, Earlier, Hash, Now, Tallies, as_words, rates_of, row_ids, unfold
 from netmond.attribution import Attribution
 from netmond.flowrows import FlowRows
 from netmond.kernel import wire
@@ -127,6 +127,15 @@ class Meter:
     def set_idle(self, seconds: float) -> None:
         """How long a socket may be silent before it gives its slot up."""
         self._idle_ns = seconds / _NANO
+
+    def restore(
+        self,
+        users: Earlier[int],
+        units: Earlier[str],
+        processes: Earlier[tuple[int, bytes, int, int]],
+    ) -> None:
+        """Lets totals go on from those of an earlier run, see Attribution.restore."""
+        self._owners.restore(users, units, processes)
 
     def tick(self, now: Now) -> Usage:
         """Reads the kernel's tables, updates every total and gives slots back that are no longer needed."""

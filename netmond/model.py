@@ -139,7 +139,7 @@ class Snapshot:
 
     users       uid u4, flows u4 (open flows now)
     units       unit object(str), slice object(str), cgroup object(str), flows u4
-    processes   pid u4, comm S16, uid u4, unit object(str), flows u4
+    processes   pid u4, comm S16, uid u4, unit object(str), unit_index i4 (row in `units`), flows u4
     flows       id u8 (unique while the daemon runs), kind u1 (FlowKind), protocol u1 (IANA number),
                 local V16 and remote V16 (IPv6 or IPv4-mapped, network order), local_port u2,
                 remote_port u2, ifindex u4 (0 = another network namespace or unknown), uid u4,
@@ -157,13 +157,15 @@ class Snapshot:
     tick: int  #: number of ticks since start
     time: float  #: wall clock, Unix seconds
     interval: float  #: seconds the rates were taken over
-    since: float  #: wall clock at which counting began
+    since: float  #: wall clock at which counting began: totals of users, units and processes go on over a
+    #: restart of the daemon until the next boot; interfaces count from when they are monitored
     users: Table
     units: Table
     processes: Table
     flows: Table
     interfaces: Table
     targets: Table
+    started: float = 0.0  #: wall clock at which this daemon started
     unit_names: tuple[str, ...] = ()
     links: Mapping[int, InterfaceInfo] = field(default_factory=dict)  #: by ifindex, all interfaces
     features: tuple[Feature, ...] = ()

@@ -7,6 +7,16 @@ import socket
 from collections.abc import Mapping
 
 
+def be_patient(interval: float, environ: Mapping[str, str] = os.environ) -> None:
+    """Makes the watchdog, if there is one, wait for at least three ticks of `interval` seconds.
+
+    What it waits by itself is in $WATCHDOG_USEC, see sd_watchdog_enabled(3), whatever it was told since.
+    """
+    own = environ.get("WATCHDOG_USEC", "")
+    if own.isdecimal():
+        notify(f"WATCHDOG_USEC={max(int(own), round(3e6 * interval))}", environ)
+
+
 def notify(state: str, environ: Mapping[str, str] = os.environ) -> None:
     """Sends a state such as ``READY=1``; does nothing without a service manager that listens."""
     address = environ.get("NOTIFY_SOCKET", "")

@@ -190,6 +190,7 @@ def describe(snapshot: Snapshot, version: str) -> Row:
     links = _interface_rows(snapshot)
     return {
         "version": version,
+        "started": snapshot.started,
         "since": snapshot.since,
         "time": snapshot.time,
         "interval": snapshot.interval,

@@ -70,10 +70,10 @@ class Targets:
                 " remove some or raise [targets] limit"
             )
         added: list[Network] = []
+        self._begin(self._free[len(self._free) - len(wanted) :])
         try:
             for network in wanted:
                 place = self._free.pop()
-                self._begin(place)
                 self._places[network] = place
                 self._since[network] = wall
                 added.append(network)
@@ -83,6 +83,11 @@ class Targets:
             raise
         self._announce()
 
+    def restore(self, network: Network, since: float, counters: NDArray[np.uint64]) -> None:
+        """Lets a target go on from the counters (the first four of model.COUNTERS) of an earlier run."""
+        self._base[self._places[network]] -= counters[: len(_FIELDS)]
+        self._since[network] = since
+
     def remove(self, networks: Sequence[Network]) -> None:
         """Stops counting for these; all or none. NoSuchTarget."""
         self._check(networks)
@@ -91,9 +96,8 @@ class Targets:
     def reset(self, networks: Sequence[Network], wall: float) -> None:
         """Begins again at zero; all or none. NoSuchTarget."""
         self._check(networks)
-        for network in networks:
-            self._begin(self._places[network])
-            self._since[network] = wall
+        self._begin([self._places[network] for network in networks])
+        self._since |= dict.fromkeys(networks, wall)
 
     def table(self, now: Now) -> Table:
         """All targets as in model.Snapshot, by order of being added, at a tick: rates are taken anew."""
@@ -126,10 +130,12 @@ class Targets:
     def _sums(self, places: NDArray[np.intp]) -> NDArray[np.uint64]:
         return self._tables.target_counters.sums(int(places.max()) + 1)[places]
 
-    def _begin(self, place: int) -> None:
-        """Lets a place count from zero."""
-        self._base[place] = self._previous[place] = self._sums(np.array([place]))[0]
-        self._rates[place] = 0
+    def _begin(self, places: Sequence[int]) -> None:
+        """Lets places count from zero."""
+        if places:
+            chosen = np.array(places, np.intp)
+            self._base[chosen] = self._previous[chosen] = self._sums(chosen)
+            self._rates[chosen] = 0
 
     def _check(self, networks: Iterable[Network]) -> None:
         for network in networks:

@@ -104,6 +104,10 @@ class Manager(Interface):
     def version(self) -> str:
         return self.monitor.version
 
+    @property_("Started", "t", emits="const")
+    def started(self) -> int:
+        return round(self.monitor.snapshot.started * 1e6)
+
     @property_("Since", "t", emits="const")
     def since(self) -> int:
         return round(self.monitor.snapshot.since * 1e6)

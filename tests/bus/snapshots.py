@@ -110,6 +110,7 @@ def small() -> Snapshot:
         time=2005.0,
         interval=1.25,
         since=1000.25,
+        started=1900.5,
         users=table([33, 36], [1.5, 2.5], uid=numbers("u4", ALICE, BOB), flows=numbers("u4", 3, 2)),
         units=table(
             [57, 7, 5],

@@ -60,7 +60,7 @@ def test_last_row_is_the_total(scene: Scene) -> None:
 
     netmond.start()
     user.do("exchange", name="a", count=29, size=101)
-    assert netmond.user(USER) == (29, 29 * DATAGRAM) * 2
+    assert netmond.user(USER) == (52, 52 * DATAGRAM) * 2
     netmond.stop()
 
     assert check_sums(rows_of(netmond)) == (52, 52 * DATAGRAM) * 2

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from netmond.accounts import Accounts, Now, Tallies, as_words, rates_of, row_ids, sum_by, unfold
+from netmond.accounts import Accounts, Earlier, Now, Tallies, as_words, rates_of, row_ids, sum_by, unfold
 from netmond.kernel import wire
 from tests.unit.fakes import SECOND, Hash, address
 
@@ -248,3 +248,34 @@ def test_row_ids_rarely_collide() -> None:
     keys["remote"] = (np.arange(len(keys), dtype=">u8") // 60_000).astype(">u8").view("V8").astype("V16")
 
     assert len(np.unique(row_ids(keys))) == len(keys)
+
+
+def test_restored_totals_go_on() -> None:
+    """Their rows are told; what is counted is added to them, and only that is in rates and activity."""
+    accounts: Accounts[str] = Accounts()
+    accounts.row("here already")
+    rows = accounts.restore(Earlier(["a", "b"], deltas(1009, 2**64 - 24)))
+    assert rows.tolist() == [1, 2]
+    assert accounts.active.tolist() == [False, False, False]
+    accounts.begin_tick()
+    accounts.add(places(2, 0), deltas(23, 7))
+
+    assert accounts.keys == ["here already", "a", "b"]
+    assert accounts.counters[:, 0].tolist() == [7, 1009, 2**64 - 1]
+    assert accounts.rates(1.0)[:, 0].tolist() == [7.0, 0.0, 23.0]
+
+
+def test_restoring_nothing() -> None:
+    """A first run."""
+    accounts: Accounts[str] = Accounts()
+
+    assert accounts.restore(Earlier([], deltas().reshape(0, 8))).tolist() == []
+    assert len(accounts) == 0
+
+
+def test_restoring_many() -> None:
+    """More than there was room for at first."""
+    accounts: Accounts[int] = Accounts()
+    accounts.restore(Earlier(list(range(1009)), deltas(*range(1009))))
+
+    assert accounts.counters[:, 3].tolist() == list(range(1009))

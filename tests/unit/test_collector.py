@@ -188,6 +188,15 @@ def test_nothing_works() -> None:
     assert empty.losses == ()
 
 
+def test_counting_may_have_begun_before_the_daemon() -> None:
+    """Two moments: of the totals, and of this run. Without being told of others, both are now."""
+    machine = Machine()
+    later = Collector(sockets=None, traffic=None, clock=machine.clock, started=WALL_AHEAD + 99, since=7.5)
+
+    assert machine.collector.snapshot.started == machine.collector.snapshot.since == WALL_AHEAD + 100
+    assert (later.tick().started, later.snapshot.since) == (WALL_AHEAD + 99, 7.5)
+
+
 def test_wall_clock_steps_do_not_matter() -> None:
     """Rates are taken over the monotonic clock: a clock that is set back makes none negative."""
     machine = Machine()

@@ -240,7 +240,7 @@ def test_json_that_is_not_all_says_so() -> None:
     assert ran.stderr == "1 of 340 flows; -n 0 prints all.\n"
 
 
-OWN = "Showing own figures only; for everyone's run as root or join group netmond.\n"
+OWN = "Showing own figures only; for everyone's use --all, run as root or join group netmond.\n"
 
 
 @pytest.mark.parametrize(
@@ -544,9 +544,10 @@ def test_user_by_name() -> None:
 
 STATUS: dict[str, Any] = {
     "version": "0.1.0",
-    "since": SINCE,
+    "started": SINCE,
+    "since": SINCE - 86400,
     "time": NOW,
-    "interval": 1.0,
+    "interval": 0.9973,
     "tick": 7421,
     "features": [
         {"name": "meter", "state": "on", "reason": ""},
@@ -571,6 +572,7 @@ def test_status_page() -> None:
     assert Ran(Fake({"Describe": [json.dumps(STATUS)]})).stdout == (
         "● netmond 0.1.0 - who uses the network on this machine\n"
         "     Since: Tue 2023-11-14 22:13:43 UTC; 2h 3min ago\n"
+        "  Counting: since Mon 2023-11-13 22:13:43 UTC; 1d 2h ago\n"
         "  Interval: 1s, tick 7421\n"
         "     Knows: 1 user, 340 flows, 0 targets\n"
         "   Inbound: 87.3 MiB (91578368 bytes) in 103424 packets\n"

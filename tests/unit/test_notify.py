@@ -10,7 +10,7 @@ from uuid import uuid4
 
 import pytest
 
-from netmond.notify import notify
+from netmond.notify import be_patient, notify
 
 
 @contextmanager
@@ -69,3 +69,31 @@ def test_a_manager_that_does_not_read(tmp_path: Path) -> None:
             notify("WATCHDOG=1", {"NOTIFY_SOCKET": path})
 
         assert listening.recv(4096) == b"WATCHDOG=1"
+
+
+@pytest.mark.parametrize(
+    ("own", "interval", "said"),
+    [
+        ("30000000", 1.0, b"WATCHDOG_USEC=30000000"),
+        ("30000000", 10.5, b"WATCHDOG_USEC=31500000"),
+        ("2000000", 0.7, b"WATCHDOG_USEC=2100000"),
+    ],
+)
+def test_a_watchdog_waits_for_three_ticks(tmp_path: Path, own: str, interval: float, said: bytes) -> None:
+    """At least, and no shorter than the unit file says: also when the interval was longer for a while."""
+    path = str(tmp_path / "notify")
+    with manager(path) as listening:
+        be_patient(interval, {"NOTIFY_SOCKET": path, "WATCHDOG_USEC": own})
+
+        assert listening.recv(4096) == said
+
+
+@pytest.mark.parametrize("environ", [{}, {"WATCHDOG_USEC": ""}, {"WATCHDOG_USEC": "soon"}])
+def test_no_watchdog(tmp_path: Path, environ: dict[str, str]) -> None:
+    """Nothing is said about one where there is none."""
+    path = str(tmp_path / "notify")
+    with manager(path) as listening:
+        be_patient(60.0, {"NOTIFY_SOCKET": path, **environ})
+
+        with pytest.raises(BlockingIOError):
+            listening.recv(4096)

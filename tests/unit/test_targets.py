@@ -124,6 +124,40 @@ def test_reset() -> None:
     ]
 
 
+def test_restored_figures_go_on() -> None:
+    """A target counts from where an earlier run left it, and since when that began; rates are of now."""
+    bench = Bench()
+    bench.targets.add([HOST, NET], 10.0)
+    bench.targets.restore(HOST, 3.5, np.array([7, 1009, 11, 2003, 0, 0, 0, 0], np.uint64))
+    assert rows(bench.targets.current(), "since", "in_bytes", "out_bytes") == [
+        (3.5, 1009, 2003),
+        (10.0, 0, 0),
+    ]
+    bench.traffic(HOST, 100)
+
+    assert rows(
+        bench.table(), "since", "in_packets", "in_bytes", "out_packets", "out_bytes", "in_byte_rate"
+    ) == [
+        (3.5, 8, 1109, 12, 2053, 100.0),
+        (10.0, 0, 0, 0, 0, 0.0),
+    ]
+
+
+def test_resetting_a_restored_target() -> None:
+    """Nothing of the earlier figures is left, also for the next target at its place."""
+    bench = Bench(limit=1)
+    bench.targets.add([HOST], 10.0)
+    bench.targets.restore(HOST, 3.5, np.full(8, 1009, np.uint64))
+    bench.table()
+    bench.targets.reset([HOST], 20.0)
+    assert rows(bench.table(), "since", "in_bytes", "in_byte_rate") == [(20.0, 0, 0.0)]
+    bench.targets.restore(HOST, 3.5, np.full(8, 1009, np.uint64))
+    bench.targets.remove([HOST])
+    bench.targets.add([NET], 30.0)
+
+    assert rows(bench.table(), "since", "in_bytes", "in_byte_rate") == [(30.0, 0, 0.0)]
+
+
 def test_what_the_programs_are_told() -> None:
     """Every change is announced once it is complete, with how many targets of either family there are."""
     bench = Bench()
