@@ -6,11 +6,12 @@ dbus-next is imported with the first call only, so that ``--help`` and usage err
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Any, Protocol
 
-from netmonctl.errors import CtlError, ExitCode, usage
+from netmonctl.agent import text_agent
+from netmonctl.errors import CtlError, ExitCode, NotAllowed, usage
 
 NAME = "org.netmond1"
 PATH = "/org/netmond1"
@@ -21,6 +22,7 @@ LOG_CONTROL = "org.freedesktop.LogControl1"
 PROPERTIES = "org.freedesktop.DBus.Properties"
 
 TIMEOUT = 25.0  #: seconds, as libdbus and sd-bus wait
+PERSON_TIMEOUT = 330.0  #: seconds, if a person types a password: netmond gives up after 300
 
 NOT_RUNNING = "netmond is not running; start it: systemctl start netmond"
 
@@ -74,20 +76,24 @@ def translated(error_name: str, text: str) -> CtlError:
     prefix, _, name = error_name.rpartition(".")
     foreign = prefix != "org.netmond1.Error"
     message = BUS_TEXTS.get(name, text) if foreign else text
-    if not foreign and name == "AccessDenied" and not text:
-        message = "not allowed; run as root or join group netmond"
+    if not foreign and name == "AccessDenied":
+        return NotAllowed(text or "not allowed; run as root or join group netmond")
     return CtlError(message or error_name, EXIT_CODES.get(name, ExitCode.FAILURE))
 
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One method call; `types` has one complete type per element of `body`."""
+    """One method call; `types` has one complete type per element of `body`.
+
+    `interactive`: whoever is asked for a password may take the time to type it.
+    """
 
     path: str
     interface: str
     member: str
     types: tuple[str, ...] = ()
     body: tuple[Any, ...] = ()
+    interactive: bool = False
 
 
 class Transport(Protocol):
@@ -108,10 +114,16 @@ class Listing:
 
 
 class Client:
-    """netmond as an object: one method per thing it does."""
+    """netmond as an object: one method per thing it does.
+
+    While `interactive`, what is refused is asked for a second time, with a password prompt for whoever sits
+    here: once for each call, so that what is repeated does not prompt again and again.
+    """
 
     def __init__(self, transport: Transport) -> None:
+        self.interactive = False
         self._transport = transport
+        self._asked: list[Call] = []
 
     def __enter__(self) -> Client:
         return self
@@ -121,8 +133,18 @@ class Client:
     ) -> None:
         self._transport.close()
 
+    def _call(self, call: Call) -> list[Any]:
+        try:
+            return self._transport.call(call)
+        except NotAllowed:
+            if not self.interactive or call in self._asked:
+                raise
+        self._asked.append(call)
+        with text_agent():
+            return self._transport.call(replace(call, interactive=True))
+
     def _manager(self, member: str, types: tuple[str, ...] = (), *body: Any) -> Any:
-        reply = self._transport.call(Call(PATH, MANAGER, member, types, body))
+        reply = self._call(Call(PATH, MANAGER, member, types, body))
         return reply[0] if len(reply) == 1 else reply
 
     def listing(self, what: str, options: Mapping[str, Any]) -> Listing:
@@ -155,7 +177,7 @@ class Client:
     def target(self, address: str) -> dict[str, Any]:
         """One target with the keys that a row of the target list has."""
         path = str(self._manager("GetTarget", ("s",), address))
-        (values,) = self._transport.call(Call(path, PROPERTIES, "GetAll", ("s",), (TARGET,)))
+        (values,) = self._call(Call(path, PROPERTIES, "GetAll", ("s",), (TARGET,)))
         return {
             "address": values["Address"],
             "path": path,
@@ -177,14 +199,12 @@ class Client:
         return list(self._manager("Reload", ("a{sv}",), {}))
 
     def log_level(self) -> str:
-        (level,) = self._transport.call(
-            Call(LOG_PATH, PROPERTIES, "Get", ("s", "s"), (LOG_CONTROL, "LogLevel"))
-        )
+        (level,) = self._call(Call(LOG_PATH, PROPERTIES, "Get", ("s", "s"), (LOG_CONTROL, "LogLevel")))
         return str(level)
 
     def set_log_level(self, level: str) -> None:
         body = (LOG_CONTROL, "LogLevel", level)
-        self._transport.call(Call(LOG_PATH, PROPERTIES, "Set", ("s", "s", "v"), body))
+        self._call(Call(LOG_PATH, PROPERTIES, "Set", ("s", "s", "v"), body))
 
 
 def connect(timeout: float = TIMEOUT) -> Client:
@@ -222,11 +242,15 @@ class _SystemBus:
             # A question about netmond must not be what starts it.
             flags=MessageFlag.NO_AUTOSTART,
         )
+        timeout = self._timeout
+        if call.interactive:
+            message.flags |= MessageFlag.ALLOW_INTERACTIVE_AUTHORIZATION
+            timeout = PERSON_TIMEOUT
         try:
-            reply = self._loop.run_until_complete(asyncio.wait_for(self._exchange(message), self._timeout))
+            reply = self._loop.run_until_complete(asyncio.wait_for(self._exchange(message), timeout))
         except TimeoutError:
             raise CtlError(
-                f"netmond did not answer within {self._timeout:.0f} s; see: systemctl status netmond"
+                f"netmond did not answer within {timeout:.0f} s; see: systemctl status netmond"
             ) from None
         except (OSError, EOFError):
             reply = None

@@ -25,6 +25,13 @@ class CtlError(Exception):
         self.code = code
 
 
+class NotAllowed(CtlError):
+    """netmond refuses; somebody who authenticates may be allowed."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, ExitCode.NOT_ALLOWED)
+
+
 def usage(message: str) -> CtlError:
     """The error for a command line that makes no sense."""
     return CtlError(message, ExitCode.USAGE)

@@ -176,9 +176,10 @@ def run(args: Namespace, client: Client, out: Output) -> None:
 
     locale.setlocale(locale.LC_ALL, "")
     os.environ.setdefault("ESCDELAY", "25")
-    # Ask before the screen is taken over, so that a refusal is an ordinary error.
+    # Ask before the screen is taken over: a refusal is an ordinary error then, a password prompt visible.
     scope = "own" if args.own else "all" if args.all else ""
     first = fetch(client, State(), scope, 1)
+    client.interactive = False
     try:
         curses.wrapper(_loop, args, client, scope, first)
     except curses.error as error:

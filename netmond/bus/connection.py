@@ -9,49 +9,47 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import io
 import logging
 import socket
 from collections import deque
+from collections.abc import Callable
 from typing import Any
 
-from dbus_next._private.unmarshaller import Unmarshaller
 from dbus_next.aio.message_bus import MessageBus
 from dbus_next.constants import BusType, MessageFlag, MessageType
 from dbus_next.message import Message
-from dbus_next.signature import SignatureTree
 
 from netmond.bus import messages, names
-from netmond.bus.frames import MAX_MESSAGE, Frames, without_body
+from netmond.bus.frames import MAX_MESSAGE, Frames, Head, head_of, without_body
+from netmond.bus.messages import Remote
+from netmond.bus.reading import MAX_VALUES, read
 from netmond.errors import LimitExceeded
 
 log = logging.getLogger(__name__)
 
-#: Most values in a message taken, of any type and depth.
-MAX_VALUES = 30_000
-
 #: Bytes waiting to be sent at which the bus counts as dead.
 MAX_QUEUED = 64 << 20
 
-#: Callers choose signatures and dbus-next remembers each; at this many it is made to forget them.
-_SIGNATURES = 512
+#: Bytes waiting to be sent above which no more answers should be made.
+FULL = 1 << 20
+
+#: Seconds without a byte taken after which the bus counts as dead; a busy one may need some. A dbus-daemon
+#: stops reading from whoever sent 127 MiB that receivers have not fetched; a new connection begins at zero.
+STALLED = 30.0
 
 _READ = 1 << 16
+
+#: Seconds that may be spent at a time on messages that are refused.
+_FLOOD = 0.02
 _CONNECT_TIMEOUT = 25.0
 
 
-class _Bounded(Unmarshaller):
-    """Reads a message of at most MAX_VALUES values: pure Python takes a microsecond for each."""
+class Refused(LookupError):
+    """A call of ours was answered with the D-Bus error `name`."""
 
-    def __init__(self, frame: bytes) -> None:
-        super().__init__(io.BytesIO(frame))  # type: ignore[no-untyped-call]
-        self._left = MAX_VALUES
-
-    def read_argument(self, type_: Any) -> Any:
-        self._left -= 1
-        if self._left < 0:
-            raise LimitExceeded("too many values")
-        return super().read_argument(type_)  # type: ignore[no-untyped-call]
+    def __init__(self, name: str, text: str) -> None:
+        super().__init__(text)
+        self.name = name
 
 
 class _Writer:
@@ -61,7 +59,9 @@ class _Writer:
         self._connection = connection
         self._queue: deque[tuple[memoryview, asyncio.Future[None] | None]] = deque()
         self._queued = 0
-        self._waiting = False
+        self._stalled: asyncio.TimerHandle | None = None  # while the socket takes nothing
+        self.room = asyncio.Event()
+        self.room.set()
 
     def schedule_write(self, msg: Message | None = None, future: asyncio.Future[None] | None = None) -> None:
         """Queue a message, if any, and send what can be sent. Nothing is sent before the bus greeted us."""
@@ -70,9 +70,10 @@ class _Writer:
             self._queue.append((data, future))
             self._queued += len(data)
         if self._queued > MAX_QUEUED:
-            self._connection._finalize(ConnectionError("the message bus takes no more messages"))
-        elif self._connection.connected and not self._waiting:
+            self._give_up()
+        elif self._connection.connected and self._stalled is None:
             self._flush()
+        self._tell_room()
 
     def _flush(self) -> None:
         try:
@@ -80,6 +81,7 @@ class _Writer:
                 data, future = self._queue[0]
                 sent = self._connection._sock.send(data)
                 self._queued -= sent
+                self._taken()
                 if sent < len(data):
                     self._queue[0] = (data[sent:], future)
                     continue
@@ -87,23 +89,42 @@ class _Writer:
                 if future is not None and not future.done():
                     future.set_result(None)
         except (BlockingIOError, InterruptedError):
-            if not self._waiting:
-                self._connection._loop.add_writer(self._connection._fd, self._flush)
-            self._waiting = True
+            if self._stalled is None:
+                loop = self._connection._loop
+                loop.add_writer(self._connection._fd, self._flush)
+                self._stalled = loop.call_later(STALLED, self._give_up)
         except OSError as error:
             self._connection._finalize(error)
+        self._tell_room()
+
+    def _tell_room(self) -> None:
+        if self._queued > FULL:
+            self.room.clear()
         else:
-            if self._waiting:
-                self._connection._loop.remove_writer(self._connection._fd)
-            self._waiting = False
+            self.room.set()
+
+    def _taken(self) -> None:
+        """The socket took something: it does not stall."""
+        if self._stalled is not None:
+            self._stalled.cancel()
+            self._stalled = None
+            self._connection._loop.remove_writer(self._connection._fd)
+
+    def _give_up(self) -> None:
+        self._connection.stalled = True
+        self._connection._finalize(ConnectionError("the message bus takes no more messages"))
 
     def abandon(self, error: Exception) -> None:
-        """Fail everything that waits to be sent."""
+        """Fail everything that waits to be sent, and let nobody wait for room."""
+        if self._stalled is not None:
+            self._stalled.cancel()
         for _, future in self._queue:
             if future is not None and not future.done():
                 future.set_exception(error)
                 future.exception()  # nobody has to look at it
         self._queue.clear()
+        self._queued = 0
+        self.room.set()
 
 
 class Connection(MessageBus):
@@ -113,6 +134,11 @@ class Connection(MessageBus):
         super().__init__(bus_address=address, bus_type=BusType.SYSTEM)  # type: ignore[arg-type]
         self._out = self._writer = _Writer(self)  # type: ignore[assignment]
         self._frames = Frames()
+        #: Told of each message before it is read, with its size; true if it need not be read.
+        self.refuses: Callable[[Head, int], bool] = lambda head, size: False
+        self.stalled = False  #: whether it ended because the bus read nothing any more
+        #: Bytes of the message that is being handled.
+        self.size = 0
 
     @staticmethod
     async def open(address: str | None = None) -> Connection:
@@ -126,17 +152,39 @@ class Connection(MessageBus):
             raise
         return connection
 
-    async def ask_bus(self, member: str, signature: str, *values: Any) -> list[Any]:
-        """Call a method of the message bus; the body of its answer. ConnectionError, LookupError."""
+    async def ask(self, remote: Remote, member: str, signature: str, *values: Any) -> list[Any]:
+        """Call a method of somebody else; the body of the answer. ConnectionError, Refused.
+
+        There is no time limit: cancel the call to give it up. Answers
+        nobody asked for are kept back by the bus: its rules let only requested ones through.
+        """
         if not self.connected:
             raise ConnectionError("there is no connection to the message bus")
-        reply = await self.call(messages.call_bus(member, signature, *values))
-        if reply is None or reply.message_type is not MessageType.METHOD_RETURN:
-            raise LookupError(f"{member}: {reply.body[0] if reply and reply.body else 'no answer'}")
-        if reply.sender != names.DBUS:
-            raise LookupError(f"{member}: somebody else answered")
+        call = messages.call(remote, member, signature, values)
+        call.serial = self.next_serial()
+        try:
+            reply = await self.call(call)
+        finally:
+            # dbus-next would remember a call that was given up for ever
+            self._method_return_handlers.pop(call.serial, None)
+        if reply is None:
+            raise ConnectionError("the connection to the message bus was closed")
+        if reply.message_type is not MessageType.METHOD_RETURN:
+            text = str(reply.body[0]) if reply.signature == "s" else "no reason given"
+            raise Refused(reply.error_name, text)
         body: list[Any] = reply.body
         return body
+
+    def tell(self, remote: Remote, member: str, signature: str, *values: Any) -> None:
+        """Call a method whose answer does not matter, if there is a connection."""
+        if self.connected:
+            call = messages.call(remote, member, signature, values)
+            call.flags = MessageFlag.NO_REPLY_EXPECTED
+            self.send(call)
+
+    async def room(self) -> None:
+        """Wait until the bus takes what is sent, or is gone."""
+        await self._out.room.wait()
 
     async def close(self) -> None:
         """End the connection; what was queued and fitted into the socket is sent."""
@@ -144,10 +192,13 @@ class Connection(MessageBus):
         self._finalize(None)
         await self.ended()
 
-    async def ended(self) -> None:
-        """Wait until there is no connection any more, for whatever reason."""
-        with contextlib.suppress(Exception):
+    async def ended(self) -> str:
+        """Wait until there is no connection any more; why."""
+        try:
             await asyncio.shield(self._disconnect_future)
+        except Exception as error:
+            return str(error)
+        return "it was closed"
 
     def disconnect(self) -> None:
         self._user_disconnect = True
@@ -171,32 +222,41 @@ class Connection(MessageBus):
         return line[:-2].decode()
 
     def _message_reader(self) -> None:
-        """One read for each turn of the event loop, so that nobody's calls starve the rest of the daemon."""
+        """One read for each turn of the event loop, so that nobody's calls starve the rest of the daemon.
+
+        A few more while all is refused: what floods us must be gone sooner than the bus delivers more.
+        """
+        end = self._loop.time() + _FLOOD
         try:
-            data = self._sock.recv(_READ)
-            if not data:
-                raise ConnectionError("the message bus closed the connection")
-            for frame, large in self._frames.feed(data):
-                self._take(frame, large)
+            taken = False
+            while not taken and self._loop.time() < end:
+                data = self._sock.recv(_READ)
+                if not data:
+                    raise ConnectionError("the message bus closed the connection")
+                for frame, large in self._frames.feed(data):
+                    taken |= self._take(frame, large)
         except (BlockingIOError, InterruptedError):
             return
         except (OSError, ValueError) as error:
             self._finalize(error)
 
-    def _take(self, frame: bytes, large: bool) -> None:
-        if len(SignatureTree._cache) > _SIGNATURES:
-            SignatureTree._cache.clear()
+    def _take(self, frame: bytes, large: bool) -> bool:
+        """Whether the message was read."""
+        if self.refuses(head_of(frame), len(frame)):
+            return False
+        self.size = len(frame)
         try:
-            message = _read(frame)
+            message = read(frame)
         except LimitExceeded:
-            message, large = _read(without_body(frame)), True
+            message, large = read(without_body(frame)), True
         except Exception as error:
             log.debug("ignored a D-Bus message: %s", error)
-            return
+            return True
         if large and message.message_type is MessageType.METHOD_CALL:
             self._refuse(message)
         else:
             self._on_message(message)  # type: ignore[no-untyped-call]
+        return True
 
     def _refuse(self, call: Message) -> None:
         if not call.flags & MessageFlag.NO_REPLY_EXPECTED:
@@ -214,10 +274,3 @@ class Connection(MessageBus):
             if hasattr(self, name):
                 with contextlib.suppress(OSError):
                     getattr(self, name).close()
-
-
-def _read(frame: bytes) -> Message:
-    message: Message | None = _Bounded(frame).unmarshall()  # type: ignore[no-untyped-call]
-    if message is None:
-        raise ValueError("the message ends too early")
-    return message

@@ -10,17 +10,16 @@ from typing import Any, Protocol
 from dbus_next.message import Message
 
 from netmond.bus import marshal, names
-from netmond.bus.authority import Action, Caller
+from netmond.bus.authority import Action, Authority, Caller
 from netmond.bus.standard import Introspectable, ObjectManager, Peer, Properties
 from netmond.bus.typed import Interface, Method, StandardError
 from netmond.errors import LimitExceeded, NetmondError
+from netmond.outputs import audit
 
 log = logging.getLogger(__name__)
 
 #: Largest answer in bytes; a message bus disconnects whoever sends more than 32 MiB.
 MAX_ANSWER = 24 << 20
-
-Authorise = Callable[[Caller, Action], Awaitable[None]]
 
 
 class Subtree(Protocol):
@@ -39,16 +38,20 @@ class Subtree(Protocol):
 
 
 class Dispatcher:
-    """Owns the tree of objects. Calls are checked against the declarations before anything sees them."""
+    """Owns the tree of objects. Calls are checked against the declarations before anything sees them.
 
-    def __init__(self, authorise: Authorise) -> None:
-        self._authorise = authorise
+    `turn` is awaited, with the caller's uid, before work that may take long.
+    """
+
+    def __init__(self, authority: Authority, turn: Callable[[int], Awaitable[None]]) -> None:
+        self._authority = authority
+        self._turn = turn
         self._objects: dict[str, tuple[Interface, ...]] = {}
         self._subtrees: dict[str, Subtree] = {}
 
     async def authorise(self, caller: Caller, action: Action) -> None:
         """Raise AccessDenied unless the caller may do this."""
-        await self._authorise(caller, action)
+        await self._authority.require(caller, action)
 
     def export(self, path: str, *interfaces: Interface) -> None:
         """Make an object."""
@@ -60,6 +63,8 @@ class Dispatcher:
 
     async def call(self, caller: Caller, message: Message) -> tuple[str, bytearray]:
         """Signature and encoded body of the answer. Raises StandardError and NetmondError."""
+        await self._turn(caller.uid)
+        await self._hide(caller, message)
         interface, method = self._member(message)
         if message.signature != method.in_signature:
             wanted = f"takes {method.in_signature!r}, not {message.signature!r}"
@@ -69,7 +74,10 @@ class Dispatcher:
         result = method.function(interface, caller, *message.body)
         if inspect.isawaitable(result):
             result = await result
+        if method.action in (Action.MANAGE, Action.CAPTURE):
+            audit.changed(caller.uid, message.path, interface.name, method.name, message.body)
         values = [result] if len(method.gives) == 1 else result or ()
+        await self._turn(caller.uid)  # rows are made while they are encoded
         encoded = marshal.encode(method.out_signature, values)
         if len(encoded) > MAX_ANSWER:
             raise LimitExceeded("the answer is too large for the message bus; set a limit or filter")
@@ -90,11 +98,7 @@ class Dispatcher:
             other[len(prefix) :] for other in (*self._objects, *self._subtrees) if other.startswith(prefix)
         ]
         labels = sorted({other.partition("/")[0] for other in known})
-        if path in self._subtrees:
-            try:
-                await self.authorise(caller, self._subtrees[path].action)
-            except NetmondError:
-                return labels
+        if path in self._subtrees and await self._authority.may(caller, self._subtrees[path].action):
             labels += self._subtrees[path].labels()
         return labels
 
@@ -103,6 +107,12 @@ class Dispatcher:
         for parent, subtree in self._subtrees.items():
             if parent.startswith(path + "/"):
                 yield from subtree.managed()
+
+    async def _hide(self, caller: Caller, message: Message) -> None:
+        """Who may not see which objects a subtree has: one answer for all, existing or not."""
+        subtree = self._subtrees.get(message.path.rpartition("/")[0])
+        if subtree is not None and message.interface != names.PEER:
+            await self.authorise(caller, subtree.action)
 
     def _member(self, message: Message) -> tuple[Interface, Method]:
         interfaces = self._interfaces(message.path, message.interface)

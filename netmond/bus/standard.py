@@ -15,6 +15,7 @@ from netmond.bus.introspect import node_xml
 from netmond.bus.marshal import Variant
 from netmond.bus.typed import Interface, Property, StandardError, method, signal
 from netmond.errors import Unavailable
+from netmond.outputs import audit
 
 
 class Tree(Protocol):
@@ -101,6 +102,7 @@ class Properties(Interface):
             raise StandardError(names.INVALID_ARGS, wanted)
         await self._tree.authorise(caller, declared.set_action)
         declared.setter(interface, value.value)
+        audit.changed(caller.uid, self._path, interface.name, declared.name, [value.value])
 
     async def _value(self, caller: Caller, interface: Interface, declared: Property) -> Variant:
         if declared.action is not None:

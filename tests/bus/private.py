@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 import os
 import shutil
@@ -47,6 +48,9 @@ _CONFIG = """<!DOCTYPE busconfig PUBLIC "-//freedesktop//DTD D-Bus Bus Configura
     <allow receive_type="error"/>
     <allow receive_type="signal"/>
     <allow send_destination="org.freedesktop.DBus"/>
+    <allow own="org.freedesktop.PolicyKit1"/>
+    <allow send_destination="org.freedesktop.PolicyKit1"/>
+    <allow send_interface="org.freedesktop.PolicyKit1.AuthenticationAgent"/>
   </policy>
   <include>{policy}</include>
   <policy user="{uid}">
@@ -73,22 +77,27 @@ class PrivateBus:
     """A dbus-daemon with a system bus's default rules and netmond's policy; whoever tests is like root."""
 
     def __init__(self) -> None:
-        self._directory = Path(tempfile.mkdtemp(prefix="netmond-bus-"))
-        self._directory.chmod(0o755)
-        self.address = f"unix:path={self._directory}/socket"
+        self.directory = Path(tempfile.mkdtemp(prefix="netmond-bus-"))
+        self.directory.chmod(0o755)
+        self.address = f"unix:path={self.directory}/system_bus_socket"
         policy = PACKAGING / "org.netmond1.conf"
         config = _CONFIG.format(address=self.address, policy=policy, uid=os.geteuid())
-        (self._directory / "bus.conf").write_text(config)
+        (self.directory / "bus.conf").write_text(config)
         self._process: subprocess.Popen[str] | None = None
 
     def start(self) -> None:
         """Start it and wait until it listens."""
-        command = ["dbus-daemon", f"--config-file={self._directory}/bus.conf", "--nofork", "--nopidfile"]
+        command = ["dbus-daemon", f"--config-file={self.directory}/bus.conf", "--nofork", "--nopidfile"]
         self._process = subprocess.Popen(
             [*command, "--print-address=1"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
         )
         assert self._process.stdout is not None
         assert self._process.stdout.readline().startswith("unix:")
+
+    def signal(self, number: int) -> None:
+        """Send it a signal."""
+        assert self._process is not None
+        self._process.send_signal(number)
 
     def stop(self) -> None:
         """Kill it."""
@@ -97,12 +106,12 @@ class PrivateBus:
             self._process.wait(DEADLINE)
             self._process.stdout.close()
         self._process = None
-        (self._directory / "socket").unlink(missing_ok=True)
+        (self.directory / "system_bus_socket").unlink(missing_ok=True)
 
     def remove(self) -> None:
         """Kill it and leave nothing behind."""
         self.stop()
-        shutil.rmtree(self._directory)
+        shutil.rmtree(self.directory)
 
 
 class CallError(Exception):
@@ -154,10 +163,13 @@ class Caller:
         body = reply["body"]
         return body[0] if len(body) == 1 else body or None
 
-    def burst(self, count: int, refused: int, member: str, types: Sequence[str], *values: Any) -> list[str]:
+    def burst(
+        self, count: int, refused: int, member: str, types: Sequence[str], *values: Any, flags: int = 0
+    ) -> list[str]:
         """Make the same call `count` times at once; the error names of the first `refused` answers."""
         where = (names.ROOT_PATH, names.MANAGER, names.BUS_NAME)
-        result: list[str] = self._ask("burst", member, types, values, *where, count=count, refused=refused)
+        more: dict[str, Any] = {"count": count, "refused": refused, "flags": flags}
+        result: list[str] = self._ask("burst", member, types, values, *where, **more)
         return result
 
     def get(self, property_: str, path: str = names.ROOT_PATH, interface: str = names.MANAGER) -> Any:
@@ -245,6 +257,46 @@ class RawCaller:
         self._socket.close()
 
 
+class Crowd:
+    """Many connections of user `uid`, which read nothing unless they are told."""
+
+    def __init__(self, address: str, uid: int, count: int, hello: bytes) -> None:
+        source = (Path(__file__).parent / "crowd.py").read_text()
+        path = address.removeprefix("unix:path=")
+        self._process = subprocess.Popen(
+            [sys.executable, "-c", source, path, str(count), base64.b64encode(hello).decode()],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            cwd="/",
+            user=uid,
+            group=uid,
+            extra_groups=[],
+        )
+        assert self._process.stdout is not None
+        assert json.loads(self._process.stdout.readline()) == "ready"
+
+    def send(self, data: bytes) -> None:
+        """Each sends this."""
+        self._ask(do="send", data=base64.b64encode(data).decode())
+
+    def read(self, text: str, times: int) -> int:
+        """Each reads until it has received `text` so many times; how often all of them did."""
+        return int(self._ask(do="read", text=text, times=times))
+
+    def close(self) -> None:
+        """Disconnect all, and end the process."""
+        self._process.kill()
+        self._process.communicate()
+
+    def _ask(self, **request: Any) -> Any:
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write(json.dumps(request) + "\n")
+        self._process.stdin.flush()
+        return json.loads(self._process.stdout.readline())
+
+
 class FakeMonitor:
     """The daemon, played from memory. Keeps the Monitor protocol's promises and tells its listener."""
 
@@ -258,6 +310,7 @@ class FakeMonitor:
         self.done: list[tuple[Any, ...]] = []
         self.failure: Exception | None = None
         self.gate: asyncio.Event | None = None
+        self.held = 0  #: calls that wait at the gate
         self._targets: dict[Network, float] = {}
 
     def have(self, address: str) -> None:
@@ -309,7 +362,9 @@ class FakeMonitor:
 
     async def _begin(self, *what: Any) -> None:
         if self.gate is not None:
+            self.held += 1
             await self.gate.wait()
+            self.held -= 1
         if self.failure is not None:
             raise self.failure
         self.done.append(what)
@@ -349,6 +404,15 @@ def code(error: CallError) -> str:
     assert error.name.startswith(names.ERROR_PREFIX), error
     assert "\n" not in error.text, error
     return error.name.removeprefix(names.ERROR_PREFIX)
+
+
+def outcome(call: Callable[[], Any]) -> str:
+    """How a call ended: "ok" or the name of the error."""
+    try:
+        call()
+    except CallError as error:
+        return error.name
+    return "ok"
 
 
 def until(condition: Callable[[], bool]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -14,7 +13,7 @@ from netmond.bus.standard import Introspectable, ObjectManager, Peer, Properties
 from netmond.bus.target import Target
 from netmond.bus.typed import Interface
 from tests.bus.conftest import Host
-from tests.bus.private import Caller, CallError
+from tests.bus.private import Caller, CallError, outcome
 from tests.bus.snapshots import ALICE, BOB
 
 LIST: tuple[Any, ...] = (("a{sv}",), {})
@@ -57,8 +56,8 @@ AUTHORISED: dict[tuple[type[Interface], str], tuple[Any, ...]] = {
 }
 
 READABLE: set[tuple[type[Interface], str]] = {
-    (Manager, "Version"), (Manager, "Since"), (Manager, "Features"), (Manager, "Losses"),
-    (Manager, "TargetCount"), (Manager, "FlowCount"), (Manager, "UserCount"),
+    (Manager, "Version"), (Manager, "Started"), (Manager, "Since"), (Manager, "Features"),
+    (Manager, "Losses"), (Manager, "TargetCount"), (Manager, "FlowCount"), (Manager, "UserCount"),
     (LogControl, "LogLevel"), (LogControl, "LogTarget"), (LogControl, "SyslogIdentifier"),
 }  # fmt: skip
 PROTECTED: set[tuple[type[Interface], str]] = {
@@ -83,15 +82,6 @@ def people(host: Host, alice: Caller, bob: Caller, member: Caller, admin: Caller
     admin.call("AddTargets", ("as", "a{sv}"), ["192.0.2.7"], {})
     host.monitor.done.clear()
     return {"alice": alice, "bob": bob, "member": member, "root": admin}
-
-
-def outcome(call: Callable[[], Any]) -> str:
-    """How a call ended."""
-    try:
-        call()
-    except CallError as error:
-        return error.name
-    return "ok"
 
 
 def test_the_matrix_is_complete() -> None:

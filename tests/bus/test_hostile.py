@@ -12,11 +12,11 @@ import pytest
 from dbus_next.signature import SignatureTree
 
 from netmond.bus import marshal, names
-from netmond.bus.frames import MAX_MESSAGE, Frames
+from netmond.bus.frames import MAX_MESSAGE, Frames, Head, head_of
+from netmond.bus.limits import MAX_CALLS_EACH
 from netmond.bus.marshal import Variant
-from netmond.bus.service import MAX_CALLS_EACH
 from tests.bus.conftest import Host
-from tests.bus.private import Caller, CallError, RawCaller, code, until
+from tests.bus.private import Caller, CallError, RawCaller, code, outcome, until
 
 OPTIONS = ("a{sv}",)
 TARGET = names.target_path("192.0.2.7")
@@ -24,7 +24,13 @@ TARGET = names.target_path("192.0.2.7")
 
 def frame(serial: int, signature: str, body: bytes, kind: int = 1, **fields: str) -> bytes:
     """A message, byte by byte as the D-Bus specification has it."""
-    codes = {"path": (1, "o"), "interface": (2, "s"), "member": (3, "s"), "destination": (6, "s")}
+    codes = {
+        "path": (1, "o"),
+        "interface": (2, "s"),
+        "member": (3, "s"),
+        "destination": (6, "s"),
+        "sender": (7, "s"),
+    }
     header = [(*codes[name], value) for name, value in fields.items()]
     if signature:
         header.append((8, "g", signature))
@@ -214,12 +220,13 @@ def test_too_many_calls_at_once(host: Host, admin: Caller) -> None:
     async def open_(gate: asyncio.Event) -> None:
         gate.set()
 
+    admin.get("Version")  # netmond knows now whose connection it is
     gate = host.loop.run(shut())
     refused = admin.burst(MAX_CALLS_EACH + 11, 11, "Reload", OPTIONS, {})
     host.loop.run(open_(gate))
 
     assert refused == ["org.netmond1.Error.LimitExceeded"] * 11
-    assert admin.call("Reload", OPTIONS, {}) == ["netmond.toml: unknown key colour"]
+    until(lambda: outcome(lambda: admin.call("Reload", OPTIONS, {})) == "ok")  # when the first are answered
     assert host.monitor.done == [("reload",)] * (MAX_CALLS_EACH + 1)
 
 
@@ -252,3 +259,19 @@ def test_limit_takes_ten_thousand_targets() -> None:
     longest = len("2001:0db8:1111:2222:3333:4444:5555:6666/128")
 
     assert 10_000 * (4 + longest + 1 + 3) < MAX_MESSAGE
+
+
+@pytest.mark.parametrize("flags", [0, 1])
+def test_head_of_a_message(flags: int) -> None:
+    """Type, sender, serial and flags are found without reading the message, however the serial looks."""
+    data = bytearray(frame(0x00730107, "", b"", path="/a", member="B", sender=":1.7919", destination=":1.7"))
+    data[2] = flags
+
+    assert head_of(bytes(data)) == Head(1, ":1.7919", 0x00730107, flags)
+
+
+def test_head_without_sender() -> None:
+    """No bus delivers that, and nobody can make another header field look like the sender's."""
+    data = frame(3, "s", b"\x04\0\0\0\x07\x01s\0\0", path="/a", member="B", destination=":1.7")
+
+    assert head_of(data) == Head(1, "", 3, 0)

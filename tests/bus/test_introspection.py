@@ -37,6 +37,7 @@ GOLDEN = {
     "Manager.Describe": " -> s",
     "Manager.Reloaded": "as",
     "Manager.Version": "s read const",
+    "Manager.Started": "t read const",
     "Manager.Since": "t read const",
     "Manager.Features": "a(sss) read true",
     "Manager.Losses": "a{st} read false",

@@ -133,6 +133,7 @@ def test_properties(host: Host, admin: Caller) -> None:
     admin.call("AddTargets", TARGETS, ["192.0.2.7", "192.0.2.11"], {})
     expected = {
         "Version": "7.11.13",
+        "Started": 1900500000,
         "Since": 1000250000,
         "Features": [["meter", "on", ""], ["journal", "off", "no journal; start systemd-journald"]],
         "Losses": {"meter.no-slot": 13},

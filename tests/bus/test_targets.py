@@ -162,14 +162,16 @@ def test_features_and_reload_are_signalled(host: Host, admin: Caller, fresh_call
 def test_ordinary_users_hear_of_no_target(
     host: Host, admin: Caller, caller_as: Callable[..., Caller]
 ) -> None:
-    """The bus policy keeps the object manager's signals from them, and no others."""
+    """The bus policy keeps the object manager's and the manager's signals from them, and no others."""
     listener = caller_as(ALICE)
     listener.listen(SIGNALS)
 
     admin.call("AddTargets", TARGETS, ["192.0.2.11"], {})
     admin.call("Reload", ("a{sv}",), {})
+    host.monitor.snapshot = replace(host.monitor.snapshot, features=())
+    host.loop.loop.call_soon_threadsafe(host.service.ticked)
 
-    assert listener.signal()["name"] == f"{names.MANAGER}.Reloaded"
+    assert listener.signal()["name"] == f"{names.PROPERTIES}.PropertiesChanged"
 
 
 def test_ten_thousand_targets(host: Host, admin: Caller, fresh_caller: Caller) -> None:
