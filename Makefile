@@ -9,7 +9,7 @@ RUN_PACKAGES := python3-bpfcc python3-dbus-next python3-systemd python3-tomli py
 	libbpf1 dbus-daemon iproute2
 TEST_PACKAGES := $(RUN_PACKAGES) python3-pytest python3-pytest-xdist python3-hypothesis python3-pytest-timeout \
 	python3-scapy python3-argcomplete python3-docutils python3-venv mypy iperf3 tcpdump ethtool bpftool procps \
-	util-linux systemd iputils-ping mandoc man-db groff bash-completion zsh fish
+	util-linux systemd iputils-ping mandoc man-db groff bash-completion zsh fish polkitd
 DEB_PACKAGES := debhelper dh-python dpkg-dev lintian pybuild-plugin-pyproject python3-docutils python3-numpy \
 	python3-pylibacl python3-setuptools
 SERVICE_PACKAGES := systemd-container mmdebstrap debian-archive-keyring

@@ -153,12 +153,13 @@ class Authority:
         )
 
     def feature(self) -> Feature:
-        """Whether there is more authority than that of root and the group."""
+        """Whether others than root and the group can be authorised. A machine may do without polkit."""
         trouble = ABSENT if self.polkit is None else self.polkit.trouble
         if not trouble:
-            return Feature(name="authority", state=FeatureState.ON)
+            return Feature(name="polkit", state=FeatureState.ON)
         reason = f"{trouble}: only {self._trusted()} may see and change everything; install or start polkit"
-        return Feature(name="authority", state=FeatureState.DEGRADED, reason=reason)
+        state = FeatureState.OFF if trouble == ABSENT else FeatureState.DEGRADED
+        return Feature(name="polkit", state=state, reason=reason)
 
     async def _trusts(self, caller: Caller) -> bool:
         return caller.uid == 0 or await self._group_id() in caller.groups

@@ -187,7 +187,7 @@ def test_no_polkit(host: Host, alice: Caller, member: Caller) -> None:
 def test_feature(host: Host, fake: FakePolkit, alice: Caller) -> None:
     """The feature list tells, from the start, whether polkit is there, and what is wrong with it."""
     authority = host.service.authority
-    assert authority.feature().state is FeatureState.DEGRADED
+    assert authority.feature().state is FeatureState.OFF
     assert authority.feature().reason.startswith(
         "polkit is not there: only root and members of group operator"
     )
@@ -199,6 +199,7 @@ def test_feature(host: Host, fake: FakePolkit, alice: Caller) -> None:
     fake.error = ("org.freedesktop.PolicyKit1.Error.Failed", "Action org.netmond1.manage is not registered")
     text = denial(lambda: alice.call("Reload", OPTIONS, {}))
     assert text.endswith("polkit cannot tell (Action org.netmond1.manage is not registered)")
+    assert authority.feature().state is FeatureState.DEGRADED
     assert authority.feature().reason.startswith("polkit cannot tell")
 
 
