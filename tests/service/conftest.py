@@ -15,7 +15,7 @@ from tests.service.inside import answers, apt, install, is_active, run, systemct
 from tests.service.talk import Far, Talker, make_far
 
 _FIRST = ("test_install", "test_sandbox", "test_traffic", "test_attribution", "test_journal", "test_logs",
-          "test_authority", "test_polkit", "test_intruder")  # fmt: skip
+          "test_authority", "test_leaks", "test_polkit", "test_intruder")  # fmt: skip
 _LAST = ("test_reload", "test_bus", "test_crash", "test_hostile", "test_upgrade", "test_remove")
 
 _IN_MACHINE = "NETMOND_TEST_MACHINE" in os.environ

@@ -22,8 +22,9 @@ def main() -> int:
 
     os.environ["NETMOND_TEST_MACHINE"] = "1"
     os.chdir(ROOT)
-    # What awaits no event for that long will never see it; installing packages takes longest.
-    options = ["-p", "no:cacheprovider", "--timeout=300", "--override-ini=testpaths=tests/service"]
+    # Whoever has waited that long for an event will never see it. Emulated machines are slower.
+    timeout = 300 * float(os.environ.get("NETMOND_SLOWNESS", "1"))
+    options = ["-p", "no:cacheprovider", f"--timeout={timeout}", "--override-ini=testpaths=tests/service"]
     return pytest.main([*options, *sys.argv[1:]])
 
 

@@ -48,7 +48,11 @@ def targets() -> list[str]:
 
 def messages(start: str) -> list[str]:
     """What was said in the journal about the service from a cursor on."""
-    return [str(each["MESSAGE"]) for each in journal(f"--unit={UNIT}", f"--after-cursor={start}")]
+    # Not --unit: together with a cursor of another unit it loses the first entry (systemd 252).
+    entries = journal(f"--after-cursor={start}")
+    return [
+        str(each["MESSAGE"]) for each in entries if UNIT in (each.get("_SYSTEMD_UNIT"), each.get("UNIT"))
+    ]
 
 
 def by_systemctl() -> None:
