@@ -22,7 +22,7 @@ NAME = "org.freedesktop.PolicyKit1"
 AUTHORITY = Remote(NAME, "/org/freedesktop/PolicyKit1/Authority", "org.freedesktop.PolicyKit1.Authority")
 
 #: Seconds polkit has for an answer: by itself, and if it asks a person for a password.
-SILENT_LIMIT = 5.0
+SILENT_LIMIT = 10.0
 INTERACTIVE_LIMIT = 300.0
 
 #: Questions polkit may have open of one user and in all; each for silent and interactive ones. A message bus
