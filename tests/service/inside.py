@@ -87,7 +87,8 @@ def restart() -> int:
 
 
 def busctl(*words: str, user: str = "", check: bool = True) -> Output:
-    return run("busctl", "--system", "--json=short", *words, user=user, check=check)
+    patience = f"--timeout={PATIENCE / 2:.0f}"
+    return run("busctl", "--system", "--json=short", patience, *words, user=user, check=check)
 
 
 def call(member: str, signature: str = "", *arguments: str, user: str = "") -> Any:
