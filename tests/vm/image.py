@@ -42,7 +42,7 @@ _MASKED = (
 
 _PREPARE = (
     *(f"ln -sf /dev/null etc/systemd/system/{unit}" for unit in _MASKED),
-    "ln -s ../netmond-tests.service etc/systemd/system/multi-user.target.wants/",
+    "ln -s ../host-job.service etc/systemd/system/multi-user.target.wants/",
     "ln -sf /lib/systemd/system/multi-user.target etc/systemd/system/default.target",
     "echo netmond-vm >etc/hostname; echo 127.0.0.1 localhost netmond-vm >etc/hosts; : >etc/resolv.conf",
     "printf '/dev/vda / ext4 noatime 0 0\\n/dev/vdb /opt ext4 ro 0 0\\n' >etc/fstab",
@@ -91,7 +91,7 @@ def _make(directory: Path) -> None:
         "--dpkgopt=force-unsafe-io",
         *documentation,
         *left_out,
-        f"--customize-hook=copy-in {_GUEST}/netmond-tests.service /etc/systemd/system",
+        f"--customize-hook=copy-in {_GUEST}/host-job.service /etc/systemd/system",
         *(f'--customize-hook=cd "$1" && {line}' for line in _PREPARE),
         SUITE,
         str(root),

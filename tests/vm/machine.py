@@ -147,9 +147,9 @@ def _run(work: Path, made: Image, cargo: Path, processor: Processor, arguments: 
         "-drive", f"file={made.disk},format=raw,if=virtio,snapshot=on,cache=unsafe",
         "-drive", f"file={cargo},format=raw,if=virtio,snapshot=on,cache=unsafe",
         "-device", "virtio-rng-pci", "-device", "virtio-serial-pci",
-        *channels, "-device", "virtserialport,chardev=output,name=org.netmond.output",
+        *channels, "-device", "virtserialport,chardev=output,name=org.host.output",
         "-chardev", f"file,id=result,path={result}",
-        "-device", "virtserialport,chardev=result,name=org.netmond.result",
+        "-device", "virtserialport,chardev=result,name=org.host.result",
     ]  # fmt: skip
     # At the end of its input qemu would close the port, so there is a pipe that nobody writes to.
     stdin = None if arguments.shell else subprocess.PIPE
