@@ -1,14 +1,20 @@
-"""Rules for all tiers: under CI nothing is skipped, since a test that did not run has proved nothing."""
+"""Rules for all tiers: Ctrl-C works; under CI nothing is skipped, since what did not run proved nothing."""
 
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 _CI = os.environ.get("CI") == "true"
+
+
+def pytest_configure() -> None:
+    """Neither tests nor what they start ignore Ctrl-C, also if a shell runs them in the background."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _forbid_skip(report: pytest.TestReport | pytest.CollectReport) -> None:

@@ -6,11 +6,9 @@ import asyncio
 import base64
 import json
 import os
-import shutil
 import socket
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Coroutine, Mapping, Sequence
@@ -24,6 +22,7 @@ from netmond.bus import names
 from netmond.bus.monitor import Listener
 from netmond.errors import AlreadyExists, NoSuchInterface, NoSuchTarget, Unavailable
 from netmond.model import Network, Snapshot
+from tests.bus.background import Background
 
 T = TypeVar("T")
 DEADLINE = 30.0
@@ -73,45 +72,25 @@ def unavailable(reason: str) -> NoReturn:
     pytest.skip(reason)
 
 
-class PrivateBus:
+class PrivateBus(Background):
     """A dbus-daemon with a system bus's default rules and netmond's policy; whoever tests is like root."""
 
     def __init__(self) -> None:
-        self.directory = Path(tempfile.mkdtemp(prefix="netmond-bus-"))
-        self.directory.chmod(0o755)
+        super().__init__("netmond-bus-")
         self.address = f"unix:path={self.directory}/system_bus_socket"
         policy = PACKAGING / "org.netmond1.conf"
         config = _CONFIG.format(address=self.address, policy=policy, uid=os.geteuid())
         (self.directory / "bus.conf").write_text(config)
-        self._process: subprocess.Popen[str] | None = None
 
     def start(self) -> None:
         """Start it and wait until it listens."""
         command = ["dbus-daemon", f"--config-file={self.directory}/bus.conf", "--nofork", "--nopidfile"]
-        self._process = subprocess.Popen(
-            [*command, "--print-address=1"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
-        )
-        assert self._process.stdout is not None
-        assert self._process.stdout.readline().startswith("unix:")
-
-    def signal(self, number: int) -> None:
-        """Send it a signal."""
-        assert self._process is not None
-        self._process.send_signal(number)
+        self.launch([*command, "--print-address=1"], ready="unix:")
 
     def stop(self) -> None:
         """Kill it."""
-        if self._process is not None and self._process.stdout is not None:
-            self._process.kill()
-            self._process.wait(DEADLINE)
-            self._process.stdout.close()
-        self._process = None
+        super().stop()
         (self.directory / "system_bus_socket").unlink(missing_ok=True)
-
-    def remove(self) -> None:
-        """Kill it and leave nothing behind."""
-        self.stop()
-        shutil.rmtree(self.directory)
 
 
 class CallError(Exception):

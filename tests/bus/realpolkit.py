@@ -7,11 +7,10 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
-import tempfile
 from pathlib import Path
 
-from tests.bus.private import DEADLINE, ROOT, PrivateBus, unavailable
+from tests.bus.background import Background
+from tests.bus.private import ROOT, PrivateBus, unavailable
 
 POLKITD = "/usr/lib/polkit-1/polkitd"
 POLICY = ROOT / "packaging" / "polkit" / "org.netmond1.policy"
@@ -29,7 +28,7 @@ exec "$@"
 """
 
 
-class RealPolkit:
+class RealPolkit(Background):
     """polkitd, and programs that share its view of the file system."""
 
     def __init__(self, bus: PrivateBus, rules: str, policy: str) -> None:
@@ -38,24 +37,23 @@ class RealPolkit:
             unavailable("polkitd needs root")
         if not Path(POLKITD).exists() or shutil.which("pkttyagent") is None:
             unavailable("needs polkitd (Debian package polkitd)")
+        super().__init__("netmond-polkit-")
         self._bus = bus
-        self._home = Path(tempfile.mkdtemp(prefix="netmond-polkit-"))
-        self._home.chmod(0o755)
         for name, file, text in (("actions", "org.netmond1.policy", policy), ("rules", "10.rules", rules)):
-            (self._home / name).mkdir()
-            (self._home / name / file).write_text(text)
-        (self._home / "pam").mkdir()
+            (self.directory / name).mkdir()
+            (self.directory / name / file).write_text(text)
+        (self.directory / "pam").mkdir()
         self.authenticate(True)
-        self._process: subprocess.Popen[str] | None = None
 
     def authenticate(self, succeeds: bool) -> None:
         """What becomes of every attempt to authenticate; no password is asked for."""
         module = "pam_permit.so" if succeeds else "pam_deny.so"
-        (self._home / "pam" / "polkit-1").write_text(f"auth required {module}\naccount required {module}\n")
+        text = f"auth required {module}\naccount required {module}\n"
+        (self.directory / "pam" / "polkit-1").write_text(text)
 
     def command(self, *command: str) -> list[str]:
         """`command` in the same view."""
-        script = _SCRIPT.format(home=self._home, bus=self._bus.directory, dbus=_BUS)
+        script = _SCRIPT.format(home=self.directory, bus=self._bus.directory, dbus=_BUS)
         return ["unshare", "--mount", "--propagation", "private", "sh", "-c", script, "sh", *command]
 
     def environment(self) -> dict[str, str]:
@@ -65,25 +63,4 @@ class RealPolkit:
 
     def start(self) -> None:
         """Start polkitd and wait until it has its name."""
-        self._process = subprocess.Popen(
-            self.command(POLKITD), env=self.environment(), stdout=subprocess.PIPE, text=True,
-            stderr=subprocess.DEVNULL,
-        )  # fmt: skip
-        assert self._process.stdout is not None
-        for line in self._process.stdout:
-            if "Acquired the name" in line:
-                return
-        raise AssertionError("polkitd ended")
-
-    def stop(self) -> None:
-        """Kill it."""
-        if self._process is not None and self._process.stdout is not None:
-            self._process.kill()
-            self._process.wait(DEADLINE)
-            self._process.stdout.close()
-        self._process = None
-
-    def remove(self) -> None:
-        """Kill it and leave nothing behind."""
-        self.stop()
-        shutil.rmtree(self._home)
+        self.launch(self.command(POLKITD), "Acquired the name", self.environment())

@@ -12,6 +12,7 @@ import pytest
 
 from tests.kernel.deadline import eventually
 from tests.service.inside import answers, apt, install, is_active, run, systemctl
+from tests.service.people import Scene, connected
 from tests.service.talk import Far, Talker, make_far
 
 _FIRST = ("test_install", "test_sandbox", "test_traffic", "test_attribution", "test_journal", "test_logs",
@@ -84,6 +85,13 @@ def people() -> None:
     for name in ("erin", "frank"):
         if run("id", name, check=False).code != 0:
             run("useradd", "--create-home", name)
+
+
+@pytest.fixture(scope="module")
+def scene(installed: None) -> Iterator[Scene]:
+    """alice, bob, carol and root have traffic and are on the bus."""
+    with connected() as made:
+        yield made
 
 
 @pytest.fixture

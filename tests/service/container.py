@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import argparse
 import os
-import shutil
 import sys
 from pathlib import Path
 
 from tests.service.nspawn import Machine, scratch
+from tests.service.prerequisites import packages_in, require_tools
 from tests.service.repository import debian_packages, make_newer, make_repository
 from tests.service.tree import base_tree
 
@@ -24,10 +24,8 @@ _RUN = ["python3", "-P", "/opt/netmond/tests/service/run.py"]
 def main() -> int:
     """The exit status of pytest, or of the shell."""
     arguments, for_pytest = _arguments()
-    _require_tools()
-    debs = sorted(arguments.debs.glob("*.deb"))
-    if not debs:
-        sys.exit(f"no packages in {arguments.debs}: run make deb")
+    require_tools(_TOOLS, "test-service")
+    debs = packages_in(arguments.debs)
     tree = base_tree()
     debian = debian_packages(debs, tree)
     work = scratch()
@@ -59,14 +57,6 @@ def _arguments() -> tuple[argparse.Namespace, list[str]]:
     parser.add_argument("--shell", action="store_true", help="a shell in the machine after the tests")
     parser.add_argument("--only-shell", action="store_true", help="a shell in the machine and no tests")
     return parser.parse_known_args()
-
-
-def _require_tools() -> None:
-    missing = [tool for tool in _TOOLS if shutil.which(tool) is None]
-    if os.geteuid() != 0:
-        sys.exit("needs root")
-    if missing:
-        sys.exit(f"needs {', '.join(missing)}: make test-service installs them")
 
 
 if __name__ == "__main__":

@@ -97,6 +97,25 @@ def everybody() -> Iterator[People]:
         yield People(**{name: _person(name) for name in ("alice", "bob", "carol", "root")})
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scene:
+    """Everybody, and a connection of each to the bus."""
+
+    people: People
+    alice: Caller
+    bob: Caller
+    carol: Caller
+    root: Caller
+
+
+@contextmanager
+def connected() -> Iterator[Scene]:
+    """Everybody has traffic and is on the bus."""
+    with everybody() as people, conversations(people), ExitStack() as stack:
+        callers = {name: stack.enter_context(person.caller()) for name, person in people.all().items()}
+        yield Scene(people=people, **callers)
+
+
 @contextmanager
 def conversations(people: People) -> Iterator[None]:
     """Everybody has traffic that netmond has counted, each in a unit talk-NAME; root watches TARGET."""

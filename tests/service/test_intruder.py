@@ -6,9 +6,6 @@ import json
 import os
 import stat
 import subprocess
-from collections.abc import Iterator
-from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +14,7 @@ import pytest
 from tests.kernel.deadline import DEADLINE, eventually
 from tests.service.client import Caller, CallError
 from tests.service.inside import busctl, described, journal, main_pid, run, show, systemctl
-from tests.service.people import SECRETS, TARGET, People, Person, conversations, everybody
+from tests.service.people import SECRETS, TARGET, Person, Scene
 
 _ATTACKER = (Path(__file__).parent / "attacker.py").read_text()
 
@@ -28,20 +25,6 @@ PTRACE_SEIZE = 0x4206
 libc.ptrace(PTRACE_SEIZE, int(sys.argv[1]), None, None)
 print(os.strerror(ctypes.get_errno()))
 """
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Scene:
-    people: People
-    alice: Caller
-    root: Caller
-
-
-@pytest.fixture(scope="module")
-def scene(installed: object) -> Iterator[Scene]:
-    with everybody() as people, conversations(people), ExitStack() as stack:
-        alice, root = (stack.enter_context(person.caller()) for person in (people.alice, people.root))
-        yield Scene(people=people, alice=alice, root=root)
 
 
 def tricked(person: Person, *words: str) -> Any:

@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -32,9 +30,7 @@ from tests.service.people import (
     SECRETS,
     TARGET,
     TARGET_PATH,
-    People,
-    conversations,
-    everybody,
+    Scene,
     forget,
     watch,
 )
@@ -46,20 +42,6 @@ QUIET, NOBODY = 65534, 61234
 
 INTROSPECTABLE = "org.freedesktop.DBus.Introspectable"
 LISTS = ("ListUsers", "ListUnits", "ListProcesses", "ListFlows", "ListInterfaces", "ListTargets")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Scene:
-    people: People
-    alice: Caller
-    root: Caller
-
-
-@pytest.fixture(scope="module")
-def scene(installed: object) -> Iterator[Scene]:
-    with everybody() as people, conversations(people), ExitStack() as stack:
-        alice, root = (stack.enter_context(person.caller()) for person in (people.alice, people.root))
-        yield Scene(people=people, alice=alice, root=root)
 
 
 def answer(call: Callable[..., Any], *arguments: Any, **where: Any) -> str:

@@ -6,8 +6,7 @@ import os
 import re
 import signal
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -16,7 +15,7 @@ from tests.kernel.deadline import eventually
 from tests.service.client import INTERACTIVE, Caller, CallError
 from tests.service.inside import described, main_pid, run, show, systemctl
 from tests.service.matrix import FRESH, MANAGE, READ_ALL
-from tests.service.people import TARGET, People, Person, conversations, everybody, forget
+from tests.service.people import TARGET, Person, Scene, forget
 from tests.service.terminal import Terminal
 
 RULES = Path("/etc/polkit-1/rules.d/00-netmond-test.rules")
@@ -24,23 +23,12 @@ PASSWORD = "toor-9-elephants"
 ADD = ("/usr/bin/netmonctl", "target", "add", FRESH)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Scene:
-    people: People
-    alice: Caller
-    bob: Caller
-    carol: Caller
-    root: Caller
-
-
-@pytest.fixture(scope="module")
-def scene(installed: object) -> Iterator[Scene]:
-    """Everybody is connected, and root has a password."""
+@pytest.fixture(scope="module", autouse=True)
+def password() -> Iterator[None]:
+    """root has a password: from before the accounts of the scene are made until they are gone."""
     shadow = Path("/etc/shadow").read_bytes()
     run("chpasswd", text=f"root:{PASSWORD}\n")
-    with everybody() as people, conversations(people), ExitStack() as stack:
-        callers = {name: stack.enter_context(person.caller()) for name, person in people.all().items()}
-        yield Scene(people=people, **callers)
+    yield
     Path("/etc/shadow").write_bytes(shadow)
 
 

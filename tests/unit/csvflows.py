@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
@@ -61,6 +63,25 @@ def snapshot(
 
 def config(log_dir: Path, **options: Any) -> OutputConfig:
     return OutputConfig(name="csv", log_dir=log_dir, state_dir=log_dir, options={"interval": 1, **options})
+
+
+#: Starts an output with the options given; see outputs().
+Start = Callable[..., CsvOutput]
+
+
+@contextmanager
+def outputs(log_dir: Path, **options: Any) -> Iterator[Start]:
+    """Starts outputs that have seen a first, empty snapshot, on `log_dir` or `where`; closes them."""
+    with ExitStack() as stack:
+
+        def start(where: Path = log_dir, **more: Any) -> CsvOutput:
+            output = CsvOutput()
+            output.init(config(where, **options, **more))
+            output.write(snapshot(0))
+            stack.callback(output.close)
+            return output
+
+        yield start
 
 
 def path_of(log_dir: Path, uid: int = ALICE, nic: str = "all") -> Path:

@@ -8,7 +8,7 @@ import gzip
 import os
 import shutil
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,33 +21,23 @@ from netmond.outputs.csv import CLEAN_UP, OPEN_LOGS, CsvOutput
 from tests.unit.csvflows import (
     ALICE,
     BOB,
+    Start,
     config,
     flow,
     lost,
+    outputs,
     packed,
     path_of,
     rows_of,
     snapshot,
 )
 
-Start = Callable[..., CsvOutput]
-
 
 @pytest.fixture
 def start(tmp_path: Path) -> Iterator[Start]:
-    """Starts outputs on the test's directory and has seen a first, empty snapshot."""
-    started: list[CsvOutput] = []
-
-    def begin(**options: Any) -> CsvOutput:
-        output = CsvOutput()
-        output.init(config(tmp_path, **options))
-        output.write(snapshot(0))
-        started.append(output)
-        return output
-
-    yield begin
-    for output in started:
-        output.close()
+    """Starts outputs on the test's directory."""
+    with outputs(tmp_path) as begin:
+        yield begin
 
 
 class TestRows:

@@ -9,7 +9,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import posix1e
@@ -17,8 +17,8 @@ import pytest
 
 from netmond.model import Snapshot
 from netmond.outputs import files
-from netmond.outputs.csv import CLEAN_UP, CsvOutput
-from tests.unit.csvflows import ALICE, BOB, config, flow, lost, path_of, rows_of, snapshot
+from netmond.outputs.csv import CLEAN_UP
+from tests.unit.csvflows import ALICE, BOB, Start, config, flow, lost, outputs, path_of, rows_of, snapshot
 
 #: Belongs to nobody here, and does not fit into a signed number of 32 bits.
 STRANGER = 3_999_999_999
@@ -35,24 +35,11 @@ def log_dir() -> Iterator[Path]:
     shutil.rmtree(directory)
 
 
-Start = Callable[..., CsvOutput]
-
-
 @pytest.fixture
 def start(log_dir: Path) -> Iterator[Start]:
     """Starts outputs on `log_dir`, in which every write of 50 rows begins a new file."""
-    started: list[CsvOutput] = []
-
-    def begin(where: Path = log_dir, **options: object) -> CsvOutput:
-        output = CsvOutput()
-        output.init(config(where, rotate_size=4096, **options))
-        output.write(snapshot(0))
-        started.append(output)
-        return output
-
-    yield begin
-    for output in started:
-        output.close()
+    with outputs(log_dir, rotate_size=4096) as begin:
+        yield begin
 
 
 def busy(tick: int, uid: int = ALICE) -> Snapshot:

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.service.nspawn import scratch
+from tests.service.prerequisites import packages_in, require_tools
 from tests.service.repository import debian_packages, make_newer, make_repository
 from tests.vm.image import Image, image
 
@@ -49,10 +50,8 @@ VIRTUAL = Processor(("-accel", "kvm", "-cpu", "host"), 1)
 def main() -> int:
     """The exit status of pytest (or of the command); 124 when time is over, 125 if the machine breaks."""
     arguments, for_pytest = _arguments()
-    _require_tools()
-    debs = sorted(arguments.debs.glob("*.deb"))
-    if not debs:
-        sys.exit(f"no packages in {arguments.debs}: run make deb")
+    require_tools(_TOOLS, "test-vm")
+    debs = packages_in(arguments.debs)
     processor = _processor()
     run = f"{_RUN} --timeout={_PATIENCE * processor.slowness}"
     sessions = [for_pytest] if for_pytest else [["tests/service"], ["tests/vm"]]
@@ -85,14 +84,6 @@ def _arguments() -> tuple[argparse.Namespace, list[str]]:
     )
     parser.add_argument("--shell", action="store_true", help="a shell in the machine afterwards")
     return parser.parse_known_args()
-
-
-def _require_tools() -> None:
-    missing = [tool for tool in _TOOLS if shutil.which(tool) is None]
-    if os.geteuid() != 0:
-        sys.exit("needs root")
-    if missing:
-        sys.exit(f"needs {', '.join(missing)}: make test-vm installs them")
 
 
 def _processor() -> Processor:
