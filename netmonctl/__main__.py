@@ -12,9 +12,11 @@ from typing import Any, NoReturn
 
 from netmonctl import __version__, client, completion, control, lists, remote, status, target, top, user
 from netmonctl.arguments import OPTIONS, Commands, Parser, add_options, arrange
+from netmonctl.doctor import command as doctor
 from netmonctl.errors import CtlError, ExitCode, usage
 from netmonctl.output import Output, standard_output
 from netmonctl.render import escape
+from netmonctl.selftest import command as selftest
 
 DEFAULT_VERB = "status"
 
@@ -46,7 +48,7 @@ def parsers() -> tuple[ArgumentParser, Commands]:
         "--version", action="version", version=f"netmonctl {__version__}", help="show the version and exit"
     )
     add_options(options)
-    for module in (status, lists, user, target, top, control):
+    for module in (status, lists, user, target, top, control, doctor, selftest):
         module.add_parsers(commands)
     parser.set_defaults(**{name: _default(option.how) for name, option in OPTIONS.items()})
     return parser, commands
@@ -107,8 +109,8 @@ def _run(argv: list[str], connect: Callable[[], client.Client], out: Output) -> 
         return _run_remote(args, line.words(*OPTIONS["host"].flags), out)
     with connect() as netmond:
         netmond.interactive = out.stdin.isatty() and not args.no_ask_password
-        args.run(args, netmond, out)
-    return ExitCode.OK
+        code: ExitCode | None = args.run(args, netmond, out)
+    return code or ExitCode.OK
 
 
 def _run_remote(args: Namespace, words: list[str], out: Output) -> int:

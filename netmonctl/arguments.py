@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from netmonctl import completers
-from netmonctl.errors import usage
+from netmonctl.errors import ExitCode, usage
 
 LOG_LEVELS = ("emerg", "alert", "crit", "err", "warning", "notice", "info", "debug")
 
@@ -138,6 +138,7 @@ OPTIONS: dict[str, Option] = {
     ),
     "active": _switch("--active", help="only flows with traffic just now"),
     "monitored": _switch("--monitored", help="only interfaces that netmond watches"),
+    "books": _switch("--books", help="closed books: whose it was what the kernel counted there"),
     "attach": Option(
         ("--attach",),
         {
@@ -202,8 +203,8 @@ class Commands:
         self._prefix = prefix
         self.verbs: dict[str, dict[str, Any]] = {}
 
-    def add(self, verb: str, run: Callable[..., None], help: str) -> argparse.ArgumentParser:
-        """A verb that `run(args, client, output)` carries out."""
+    def add(self, verb: str, run: Callable[..., ExitCode | None], help: str) -> argparse.ArgumentParser:
+        """A verb that `run(args, client, output)` carries out; None is success."""
         parser = self._parsers.add_parser(verb, help=help, description=help)
         parser.set_defaults(run=run, verb=f"{self._prefix}{verb}")
         self.verbs[verb] = {}

@@ -71,11 +71,11 @@ BUS_TEXTS = {
 }
 
 
-def translated(error_name: str, text: str) -> CtlError:
-    """The error a person sees for a D-Bus error."""
+def translated(error_name: str, text: str, destination: str = NAME) -> CtlError:
+    """The error a person sees for a D-Bus error; what others than netmond say stays as it is."""
     prefix, _, name = error_name.rpartition(".")
     foreign = prefix != "org.netmond1.Error"
-    message = BUS_TEXTS.get(name, text) if foreign else text
+    message = BUS_TEXTS.get(name, text) if foreign and destination == NAME else text
     if not foreign and name == "AccessDenied":
         return NotAllowed(text or "not allowed; run as root or join group netmond")
     return CtlError(message or error_name, EXIT_CODES.get(name, ExitCode.FAILURE))
@@ -86,6 +86,7 @@ class Call:
     """One method call; `types` has one complete type per element of `body`.
 
     `interactive`: whoever is asked for a password may take the time to type it.
+    `destination`: whom it goes to, if not netmond; `autostart`: the bus may start it.
     """
 
     path: str
@@ -94,6 +95,8 @@ class Call:
     types: tuple[str, ...] = ()
     body: tuple[Any, ...] = ()
     interactive: bool = False
+    destination: str = NAME
+    autostart: bool = False
 
 
 class Transport(Protocol):
@@ -146,6 +149,10 @@ class Client:
     def _manager(self, member: str, types: tuple[str, ...] = (), *body: Any) -> Any:
         reply = self._call(Call(PATH, MANAGER, member, types, body))
         return reply[0] if len(reply) == 1 else reply
+
+    def ask(self, call: Call) -> list[Any]:
+        """Any call, also to others than netmond, as it is: nobody is asked for a password."""
+        return self._transport.call(call)
 
     def listing(self, what: str, options: Mapping[str, Any]) -> Listing:
         """Users, Units, Processes, Flows, Interfaces or Targets."""
@@ -233,14 +240,14 @@ class _SystemBus:
         if self._bus is None:
             self._open()
         message = Message(
-            destination=NAME,
+            destination=call.destination,
             path=call.path,
             interface=call.interface,
             member=call.member,
             signature="".join(call.types),
             body=[_wrapped(kind, value) for kind, value in zip(call.types, call.body, strict=True)],
             # A question about netmond must not be what starts it.
-            flags=MessageFlag.NO_AUTOSTART,
+            flags=MessageFlag.NONE if call.autostart else MessageFlag.NO_AUTOSTART,
         )
         timeout = self._timeout
         if call.interactive:
@@ -249,15 +256,17 @@ class _SystemBus:
         try:
             reply = self._loop.run_until_complete(asyncio.wait_for(self._exchange(message), timeout))
         except TimeoutError:
+            who = call.destination.replace(NAME, "netmond")
             raise CtlError(
-                f"netmond did not answer within {timeout:.0f} s; see: systemctl status netmond"
+                f"{who} did not answer within {timeout:.0f} s; see: systemctl status netmond"
             ) from None
         except (OSError, EOFError):
             reply = None
         if reply is None:
             raise CtlError("the connection to the system bus broke; try again", ExitCode.NOT_RUNNING)
         if reply.message_type is MessageType.ERROR:
-            raise translated(reply.error_name, str(reply.body[0]) if reply.body else "")
+            text = str(reply.body[0]) if reply.body else ""
+            raise translated(reply.error_name, text, call.destination)
         return [_plain(value) for value in reply.body]
 
     async def _exchange(self, message: Any) -> Any:

@@ -29,6 +29,18 @@ def test_version() -> None:
     assert netmond.__version__ == netmonctl.__version__ == newest[1]
 
 
+def test_python_packages() -> None:
+    """Every folder with modules is installed."""
+    text = (ROOT / "pyproject.toml").read_text()
+    listed = re.search(r"^packages = \[(.*?)\]", text, re.MULTILINE | re.DOTALL)
+    folders = {path.parent for name in ("netmond", "netmonctl") for path in (ROOT / name).rglob("*.py")}
+
+    assert listed is not None
+    assert {".".join(folder.relative_to(ROOT).parts) for folder in folders} == set(
+        re.findall(r'"([\w.]+)"', listed[1])
+    )
+
+
 def test_activation() -> None:
     """Who calls the bus name starts the unit by its alias, which `systemctl disable` takes away."""
     service, unit = ini("packaging/dbus/org.netmond1.service"), ini("systemd/netmond.service")
