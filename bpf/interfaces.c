@@ -2,8 +2,12 @@
  * What passes the monitored interfaces: totals by class, targets, and flows without a socket here.
  *
  * tc programs at ingress and egress, or XDP at ingress and tc at egress. Every frame is counted in its
- * interface. A target's packet is counted once on its way through the machine: when it comes in, or when
- * it leaves if it was made here or came in where nobody looks. Forwarded flows are counted where they leave.
+ * interface. A target's packet is counted once on its way through the machine, and so is every packet for the
+ * machine's own total: when it comes in, or when it leaves if it was made here or came in where nobody looks;
+ * of interfaces that stand on each other by the lowest. Forwarded flows are counted where they leave.
+ *
+ * Books: whose a frame is, see PART_*. What sockets received is known elsewhere (sockets.c); what was routed is
+ * noted at the interface it came in by, when it leaves.
  *
  * Counters are per CPU, laid out by hand in mapped arrays (CPU-major), so that user space reads them without
  * a system call. tc and XDP run with softirqs off: no two of them interleave on one CPU, plain additions do.
@@ -12,6 +16,7 @@
  */
 #include "clock.h"
 #include "parse.h"
+#include "parts.h"
 
 #define CACHED_BITS 10 /* addresses remembered per CPU: 1,024 */
 #define CACHED (1 << CACHED_BITS)
@@ -24,8 +29,8 @@ struct cached_target {
     u32 place; /* or NO_TARGET */
 };
 
-/* Key: interface index. Value: its place and kind. User space writes it. */
-BPF_TABLE("hash", u32, struct port, ports, PORTS);
+/* Key: interface index. Value: its place and kind. User space writes it. Room for NO_PLACE, too. */
+BPF_TABLE("hash", u32, struct port, ports, 4 * PORTS);
 /* Key: CPU * PORTS + place. Value: counters of an interface. User space maps it. */
 BPF_F_TABLE("array", u32, struct port_counters, port_counters, CPUS * PORTS, BPF_F_MMAPABLE);
 /* Key: prefix. Value: place in target_counters. The most specific prefix wins. User space writes them. */
@@ -40,6 +45,9 @@ BPF_F_TABLE("array", u32, u64, target_filter, 2 * FILTER_WORDS, BPF_F_MMAPABLE);
 BPF_TABLE("array", u32, struct cached_target, target_cache, CPUS * CACHED);
 /* Key: CPU * TARGETS + place. Value: counters of a target. User space maps it. */
 BPF_F_TABLE("array", u32, struct target_counters, target_counters, CPUS * TARGETS, BPF_F_MMAPABLE);
+/* What is known of the frame in hand. Here and not on the stack, where the verifier would follow every value:
+ * with every way through the headers that makes too many states. */
+BPF_PERCPU_ARRAY(frames, struct frame, 1);
 /* Key: addresses and interface. Value: counters (out only). User space ages it. */
 BPF_TABLE("hash", struct forwarded_key, struct tally, forwarded, FORWARDED);
 /* Key: LOST_*. Value: count. User space maps it. */
@@ -59,18 +67,15 @@ static __always_inline void lose(u32 reason)
         __sync_fetch_and_add(count, 1);
 }
 
-/* A frame, and what it is on the wire. */
-struct frame {
-    struct packet packet;
-    u64 stack_bytes;
-    u64 wire_packets;
-    u64 wire_bytes;
-    u64 ip_bytes; /* wire bytes from the IP header on, without the padding of short Ethernet frames */
-    u32 link_header;
-    u32 class;
-    bool ip; /* packet is filled in */
-    bool multicast;
-};
+static __always_inline struct frame *new_frame(void)
+{
+    int first = 0;
+    struct frame *frame = frames.lookup(&first);
+
+    if (frame)
+        __builtin_memset(frame, 0, sizeof(*frame));
+    return frame;
+}
 
 /* Reads a frame of which the first bytes are at `data`. `type` is used where there is no link header;
  * `untagged`: the kernel keeps the outermost VLAN tag beside the frame, not in it. */
@@ -87,7 +92,10 @@ static __always_inline void parse_frame(void *data, void *end, struct port *port
             return;
         }
         frame->multicast = *(u8 *)data & 1; /* group bit, IEEE 802 */
+        frame->tagged = untagged || at > sizeof(struct ethernet);
+        frame->for_master = frame->multicast || is_for(data, end, port->address);
     }
+    frame->tag_beside = untagged;
     frame->link_header = at + untagged * sizeof(struct vlan_tag);
     if (type == bpf_htons(ETHERTYPE_IPV4)) {
         frame->ip = parse_ipv4(data + at, end, &frame->packet);
@@ -104,21 +112,50 @@ static __always_inline void parse_frame(void *data, void *end, struct port *port
         lose(LOST_MALFORMED);
 }
 
-static __always_inline void count_frame(struct port *port, struct frame *frame, u32 cpu, bool in)
+/* What leaves, at the interface it came in by. */
+static __always_inline void count_routed(struct port *origin, struct frame *frame, u32 cpu)
+{
+    u32 index = cpu * PORTS + origin->index;
+    bool transport = frame->ip && is_transport(frame->packet.protocol);
+    struct port_counters *counters;
+    struct amount *amount;
+
+    if (origin->index == NO_PLACE)
+        return;
+    counters = port_counters.lookup(&index);
+    if (!counters)
+        return;
+    amount = &counters->in.part[transport ? PART_ROUTED : PART_ROUTED_KERNEL];
+    amount->packets += 1;
+    amount->bytes += frame->part_bytes;
+    if (transport && frame->packet.fragment)
+        count_fragment(&counters->in.part[PART_ROUTED_FRAGMENTS], frame, frame->class == CLASS_IPV4);
+}
+
+/* `once`: no other interface has counted it or will. */
+static __always_inline void count_frame(struct port *port, struct frame *frame, u32 cpu, bool in, bool once)
 {
     struct port_counters *counters;
     struct port_direction *direction;
     u32 index = cpu * PORTS + port->index;
-    u32 class = frame->class;
+    u32 class = frame->class < CLASS_OTHER ? frame->class : CLASS_OTHER; /* for the verifier */
+    u32 part = frame->part < PART_FORWARDED ? frame->part : PART_FORWARDED;
 
     counters = port_counters.lookup(&index);
-    if (!counters)
+    if (!counters) /* for the verifier: each CPU and port has a row */
         return;
     direction = in ? &counters->in : &counters->out;
     direction->stack_packets += 1;
     direction->stack_bytes += frame->stack_bytes;
-    if (class >= CLASSES)
-        return;
+    direction->tagged += frame->tag_beside;
+    if (once) {
+        direction->once.packets += frame->wire_packets;
+        direction->once.bytes += frame->wire_bytes;
+    }
+    direction->part[part].packets += 1;
+    direction->part[part].bytes += frame->part_bytes;
+    if (part == PART_SOCKETS && frame->packet.fragment)
+        count_fragment(&direction->part[PART_FRAGMENTS], frame, class == CLASS_IPV4);
     direction->class[class].packets += frame->wire_packets;
     direction->class[class].bytes += frame->wire_bytes;
     if (frame->multicast) {
@@ -215,7 +252,6 @@ static __always_inline void count_forwarded(struct __sk_buff *skb, struct frame 
     struct forwarded_key key = {};
     struct tally zero = {};
     struct tally *tally;
-    u64 stack;
 
     __builtin_memcpy(key.source, frame->packet.source, sizeof(key.source));
     __builtin_memcpy(key.destination, frame->packet.destination, sizeof(key.destination));
@@ -234,11 +270,8 @@ static __always_inline void count_forwarded(struct __sk_buff *skb, struct frame 
         return;
     }
     /* base and surplus as in struct direction; several CPUs may forward one flow */
-    stack = frame->ip_bytes;
-    if (frame->wire_packets > 1)
-        stack -= (frame->wire_packets - 1) * (frame->packet.ip_header + frame->packet.transport_header);
-    __sync_fetch_and_add(&tally->out_bytes, stack);
-    __sync_fetch_and_add(&tally->out_surplus, frame->ip_bytes - stack);
+    __sync_fetch_and_add(&tally->out_bytes, frame->part_bytes);
+    __sync_fetch_and_add(&tally->out_surplus, frame->ip_bytes - frame->part_bytes);
     __sync_fetch_and_add(&tally->out_packets, 1 | frame->wire_packets << 32);
     tally->last_seen = now();
 }
@@ -249,6 +282,7 @@ static __always_inline void measure_packet(struct frame *frame)
     u64 rest = frame->wire_bytes - frame->link_header;
 
     frame->ip_bytes = frame->packet.length && frame->packet.length < rest ? frame->packet.length : rest;
+    frame->part_bytes = frame->ip ? frame->ip_bytes : frame->stack_bytes;
 }
 
 /* Works out the figures: segmentation offload undone, a VLAN tag beside the frame put back. The dummy
@@ -270,13 +304,55 @@ static __always_inline void unfold(struct __sk_buff *skb, struct port *port, boo
         measure_packet(frame);
         return;
     }
+    frame->part_bytes = frame->wire_bytes - frame->link_header;
     if (!segments) /* packets from outside (virtio, tun) may leave it to be worked out */
         segments = (frame->wire_bytes - headers + skb->gso_size - 1) / skb->gso_size;
     if (segments > 1) {
         frame->wire_packets = segments;
-        frame->wire_bytes += (u64)(segments - 1) * headers;
+        frame->wire_bytes += (u64)segments * (headers - frame->packet.jumbo) - headers;
     }
     frame->ip_bytes = frame->wire_bytes - frame->wire_packets * frame->link_header;
+}
+
+static __always_inline void count_incoming(struct port *port, struct frame *frame, u32 cpu)
+{
+    bool once;
+
+    frame->part = part_of_incoming(port, frame);
+    once = !(port->flags & PORT_ECHO) && is_lowest(port, frame->part);
+    count_frame(port, frame, cpu, true, once);
+    if (once && frame->ip)
+        count_targets(frame, cpu);
+}
+
+static __always_inline void count_outgoing(struct __sk_buff *skb, struct port *port, struct frame *frame,
+                                           u32 cpu)
+{
+    u32 from = skb->ingress_ifindex;
+    struct port *origin = from ? ports.lookup(&from) : NULL;
+    bool lowest, once;
+
+    frame->part = part_of_outgoing(skb, port, frame, origin);
+    lowest = is_lowest(port, frame->part);
+    once = lowest && !has_seen(origin);
+    count_frame(port, frame, cpu, false, once);
+    if (!frame->ip)
+        return;
+    if (once)
+        count_targets(frame, cpu);
+    if (!from || !lowest)
+        return;
+    count_forwarded(skb, frame);
+    if (origin && !(origin->flags & PORT_BRIDGED))
+        count_routed(origin, frame, cpu);
+}
+
+/* NULL: it has just been taken off the list, though it may be known still. */
+static __always_inline struct port *find_monitored(u32 ifindex)
+{
+    struct port *port = ports.lookup(&ifindex);
+
+    return port && port->index < PORTS ? port : NULL;
 }
 
 #define HEADERS_AT_MOST 128 /* Ethernet, two tags, IPv6, some extension headers, TCP's ports */
@@ -284,14 +360,13 @@ static __always_inline void unfold(struct __sk_buff *skb, struct port *port, boo
 static __always_inline int count_skb(struct __sk_buff *skb, bool in)
 {
     u32 cpu = bpf_get_smp_processor_id();
-    struct frame frame = {};
+    u32 ifindex = skb->ifindex, wanted;
+    struct frame *frame = new_frame();
     struct port *port;
-    u32 ifindex = skb->ifindex, from;
-    u32 wanted;
     void *data, *end;
 
-    port = ports.lookup(&ifindex);
-    if (!port) {
+    port = find_monitored(ifindex);
+    if (!port || !frame) {
         lose(LOST_NO_PORT);
         return TC_NEXT;
     }
@@ -303,21 +378,12 @@ static __always_inline int count_skb(struct __sk_buff *skb, bool in)
         data = (void *)(long)skb->data;
         end = (void *)(long)skb->data_end;
     }
-    parse_frame(data, end, port, skb->protocol, skb->vlan_present, &frame);
-    unfold(skb, port, in, &frame);
-    count_frame(port, &frame, cpu, in);
-    if (!frame.ip)
-        return TC_NEXT;
-    from = skb->ingress_ifindex;
-    if (in) {
-        if (!(port->flags & PORT_LOOPBACK)) /* it was counted as it left */
-            count_targets(&frame, cpu);
-        return TC_NEXT;
-    }
-    if (!from || !ports.lookup(&from))
-        count_targets(&frame, cpu);
-    if (from)
-        count_forwarded(skb, &frame);
+    parse_frame(data, end, port, skb->protocol, skb->vlan_present, frame);
+    unfold(skb, port, in, frame);
+    if (in)
+        count_incoming(port, frame, cpu);
+    else
+        count_outgoing(skb, port, frame, cpu);
     return TC_NEXT;
 }
 
@@ -338,26 +404,24 @@ int interface_xdp(struct xdp_md *context)
     void *end = (void *)(long)context->data_end;
     u32 cpu = bpf_get_smp_processor_id();
     u32 ifindex = context->ingress_ifindex;
-    struct frame frame = {};
+    struct frame *frame = new_frame();
     struct port *port;
 
-    port = ports.lookup(&ifindex);
-    if (!port) {
+    port = find_monitored(ifindex);
+    if (!port || !frame) {
         lose(LOST_NO_PORT);
         return XDP_PASS_ON;
     }
-    parse_frame(data, end, port, 0, false, &frame);
-    frame.stack_bytes = end - data;
+    parse_frame(data, end, port, 0, false, frame);
+    frame->stack_bytes = end - data;
     if (port->flags & PORT_LOOPBACK) { /* as in unfold() */
-        frame.stack_bytes -= frame.link_header;
-        frame.link_header = 0;
+        frame->stack_bytes -= frame->link_header;
+        frame->link_header = 0;
     }
-    frame.wire_packets = 1;
-    frame.wire_bytes = frame.stack_bytes;
-    measure_packet(&frame);
-    count_frame(port, &frame, cpu, true);
-    if (frame.ip && !(port->flags & PORT_LOOPBACK))
-        count_targets(&frame, cpu);
+    frame->wire_packets = 1;
+    frame->wire_bytes = frame->stack_bytes;
+    measure_packet(frame);
+    count_incoming(port, frame, cpu);
     return XDP_PASS_ON;
 }
 

@@ -2,8 +2,8 @@
  * What a packet of a socket is on the wire: segmentation and fragmentation, which happen elsewhere in the
  * stack, are worked out.
  *
- * Compile-time settings, if the kernel's BTF tells: SKB_DEV_OFFSET, SKB_CB_OFFSET, DEV_MTU_OFFSET,
- * CB4_FRAGMENT_OFFSET, CB6_FRAGMENT_OFFSET.
+ * Compile-time settings, if the kernel's BTF tells: SKB_DEV_OFFSET, SKB_CB_OFFSET, SKB_ROUTE_OFFSET,
+ * DEV_MTU_OFFSET, ROUTE_*_OFFSET, CB4_FRAGMENT_OFFSET, CB6_FRAGMENT_OFFSET.
  */
 #ifndef NETMOND_MEASURE_H
 #define NETMOND_MEASURE_H
@@ -11,8 +11,9 @@
 #include "parse.h"
 #include "peek.h"
 
-#define FRAGMENT_HEADER 8 /* of IPv6, RFC 8200 4.5 */
 #define SMALLEST_MTU 1280 /* of IPv6, RFC 8200 5; few links have less */
+#define IPV4_DONT_FRAGMENT 0x4000 /* RFC 791 3.1 */
+#define RTAX_MTU 2 /* linux/rtnetlink.h */
 
 /* A packet as the wire sees it. */
 struct size {
@@ -32,17 +33,44 @@ static __always_inline void parse(struct __sk_buff *skb, struct packet *packet, 
         *whole = parse_ipv6(data, end, packet);
 }
 
+#ifdef CB6_FRAGMENT_OFFSET
+/* The largest packet on the path of one that leaves, as its route knows it (ipv4_mtu(), ip6_mtu()), 0: the
+ * route does not know. */
+static __always_inline u32 path_mtu(void *buffer, bool ipv4)
+{
+    u64 route = 0, metrics = 0, expires = 0;
+    u32 mtu = 0, learned = 0;
+
+    peek(&route, buffer, SKB_ROUTE_OFFSET);
+    route &= ~1ULL; /* SKB_DST_NOREF */
+    if (!route)
+        return 0;
+    if (ipv4) {
+        peek(&learned, route, ROUTE_LEARNED_MTU_OFFSET);
+        peek(&expires, route, ROUTE_EXPIRES_OFFSET);
+        learned >>= 1; /* a flag is before it */
+        if (learned && (s64)(expires - bpf_jiffies64()) > 0)
+            return learned;
+    }
+    peek(&metrics, route, ROUTE_METRICS_OFFSET);
+    peek(&mtu, metrics & ~3ULL, (RTAX_MTU - 1) * sizeof(u32)); /* DST_METRICS_FLAGS */
+    return mtu;
+}
+#endif
+
 /* The hooks see a datagram before it is cut in pieces and after they were put together: the size of
- * the pieces is that of the device's packets, or what reassembly (ip_frag_reasm) noted. 0: not in pieces. */
+ * the pieces is that of the path's or device's packets, or what reassembly (ip_frag_reasm) noted. 0: not in
+ * pieces. */
 static __always_inline u32 fragment_size(struct __sk_buff *skb, bool in)
 {
 #ifdef CB6_FRAGMENT_OFFSET
     void *buffer = skb; /* what the context stands for: the kernel's struct sk_buff */
+    bool ipv4 = skb->protocol == bpf_htons(ETHERTYPE_IPV4);
     u64 device = 0;
     u32 mtu = 0;
     u16 largest = 0;
 
-    if (in && skb->protocol == bpf_htons(ETHERTYPE_IPV4)) {
+    if (in && ipv4) {
         peek(&largest, buffer, SKB_CB_OFFSET + CB4_FRAGMENT_OFFSET);
         return largest;
     }
@@ -50,24 +78,30 @@ static __always_inline u32 fragment_size(struct __sk_buff *skb, bool in)
         peek(&largest, buffer, SKB_CB_OFFSET + CB6_FRAGMENT_OFFSET);
         return largest;
     }
-    peek(&device, buffer, SKB_DEV_OFFSET);
-    peek(&mtu, device, DEV_MTU_OFFSET);
+    mtu = path_mtu(buffer, ipv4);
+    if (!mtu) {
+        peek(&device, buffer, SKB_DEV_OFFSET);
+        peek(&mtu, device, DEV_MTU_OFFSET);
+    }
     return skb->len > mtu ? mtu : 0;
 #else
     return 0;
 #endif
 }
 
-/* TCP fits its segments to the path; it shall not pay for the rest. */
-static __always_inline bool may_be_in_pieces(struct __sk_buff *skb)
+/* TCP fits its segments to the path, and what must not be cut leaves whole; they shall not pay for the rest. */
+static __always_inline bool may_be_in_pieces(struct __sk_buff *skb, bool in)
 {
-    u8 *header = (void *)(long)skb->data;
-    void *end = (void *)(long)skb->data_end;
-    bool ipv4 = skb->protocol == bpf_htons(ETHERTYPE_IPV4);
+    void *header = (void *)(long)skb->data;
+    struct ipv4 *ip = header;
 
-    if (skb->len <= SMALLEST_MTU || (void *)header + sizeof(struct ipv4) > end)
+    if (skb->len <= SMALLEST_MTU || header + sizeof(*ip) > (void *)(long)skb->data_end)
         return false;
-    return (ipv4 ? ((struct ipv4 *)header)->protocol : ((struct ipv6 *)header)->next_header) != PROTOCOL_TCP;
+    if (skb->protocol != bpf_htons(ETHERTYPE_IPV4))
+        return ((struct ipv6 *)header)->next_header != PROTOCOL_TCP;
+    if (!in && ip->fragment & bpf_htons(IPV4_DONT_FRAGMENT))
+        return false;
+    return ip->protocol != PROTOCOL_TCP;
 }
 
 static __always_inline void measure_fragments(struct __sk_buff *skb, struct size *size, bool in)
@@ -108,10 +142,11 @@ static __always_inline void measure(struct __sk_buff *skb, struct size *size, bo
             segments = (skb->len - headers + skb->gso_size - 1) / skb->gso_size;
         if (!segments)
             segments = 1;
-        size->surplus = (u64)(segments - 1) * headers;
+        /* The mark of a super-packet is not repeated, it goes. */
+        size->surplus = (u64)segments * (headers - packet.jumbo) - headers;
     }
     size->packets = 1 | (u64)segments << 32;
-    if (!skb->gso_size && may_be_in_pieces(skb))
+    if (!skb->gso_size && may_be_in_pieces(skb, in))
         measure_fragments(skb, size, in);
 }
 

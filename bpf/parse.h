@@ -21,16 +21,24 @@
 #define PROTOCOL_HOP_BY_HOP 0
 #define PROTOCOL_TCP 6
 #define PROTOCOL_UDP 17
+#define PROTOCOL_DCCP 33
 #define PROTOCOL_ROUTING 43
 #define PROTOCOL_FRAGMENT 44
 #define PROTOCOL_AH 51
 #define PROTOCOL_DESTINATION 60
 #define PROTOCOL_SCTP 132
-#define PROTOCOL_MOBILITY 135
 #define PROTOCOL_UDPLITE 136
 
+#define FRAGMENT_HEADER 8 /* of IPv6, RFC 8200 4.5 */
 #define MAX_VLAN_TAGS 2
 #define MAX_EXTENSION_HEADERS 8
+/* Those that may be followed by more (RFC 8200 4.1), as bits: their numbers are below 64. */
+#define EXTENSION_HEADERS                                                                                  \
+    (1ULL << PROTOCOL_HOP_BY_HOP | 1ULL << PROTOCOL_ROUTING | 1ULL << PROTOCOL_FRAGMENT |                  \
+     1ULL << PROTOCOL_AH | 1ULL << PROTOCOL_DESTINATION)
+#define LENGTH_BITS 0x7fff /* of IPv6 and that many extension headers at their longest */
+#define UNLIMITED 0xffffffffU
+#define JUMBO_HEADER 8 /* the option and nothing else: how the kernel marks its own super-packets (BIG TCP) */
 
 struct ethernet {
     u8 destination[6];
@@ -80,10 +88,26 @@ struct packet {
     u16 destination_port;
     u8 protocol;
     bool fragment;
+    bool later; /* a fragment after the first */
+    u8 jumbo; /* bytes of the hop-by-hop header in front of a jumbogram (RFC 2675) */
     u32 length; /* what the IP header says, 0: nothing (a jumbogram, or larger than the field) */
     u16 ip_header; /* bytes, extension headers included */
     u16 transport_header; /* bytes, 0: unknown */
 };
+
+/* Protocols whose packets come in for sockets; the others are the kernel's, which may hand out copies. */
+static __always_inline bool is_transport(u32 protocol)
+{
+    switch (protocol) {
+    case PROTOCOL_TCP:
+    case PROTOCOL_UDP:
+    case PROTOCOL_DCCP:
+    case PROTOCOL_SCTP:
+    case PROTOCOL_UDPLITE:
+        return true;
+    }
+    return false;
+}
 
 /* ::ffff:0:0/96, the bytes before a mapped IPv4 address */
 static __always_inline void map_ipv4(u64 to[2], __be32 address)
@@ -92,9 +116,9 @@ static __always_inline void map_ipv4(u64 to[2], __be32 address)
     to[1] = (u64)bpf_htonl(0x0000ffff) | (u64)address << 32;
 }
 
-/* Reads ports and header length at `at`. A header cut short leaves them zero: no error, the packet
- * still counts for its addresses. */
-static __always_inline void parse_transport(void *at, void *end, struct packet *packet)
+/* Reads ports and header length at `at`, where so many bytes are the packet's: behind them is padding. A
+ * header cut short leaves them zero: no error, the packet still counts for its addresses. */
+static __always_inline void parse_transport(void *at, void *end, u32 room, struct packet *packet)
 {
     u8 *byte = at;
 
@@ -103,18 +127,18 @@ static __always_inline void parse_transport(void *at, void *end, struct packet *
     packet->transport_header = 0;
     switch (packet->protocol) {
     case PROTOCOL_TCP:
-        if (at + 14 > end)
+        if (at + 14 > end || room < 14)
             return;
         packet->transport_header = (byte[12] >> 4) * 4;
         break;
     case PROTOCOL_UDP:
     case PROTOCOL_UDPLITE:
-        if (at + 8 > end)
+        if (at + 8 > end || room < 8)
             return;
         packet->transport_header = 8;
         break;
     case PROTOCOL_SCTP:
-        if (at + 12 > end)
+        if (at + 12 > end || room < 12)
             return;
         packet->transport_header = 12;
         break;
@@ -125,37 +149,54 @@ static __always_inline void parse_transport(void *at, void *end, struct packet *
     packet->destination_port = bpf_ntohs(*(__be16 *)(at + 2));
 }
 
-/* False: not a whole IPv4 header. */
+/* False: not a whole IPv4 header, options included, or one longer than its packet. */
 static __always_inline bool parse_ipv4(void *at, void *end, struct packet *packet)
 {
     struct ipv4 *ip = at;
-    u32 length;
+    void *transport;
+    u32 length, total;
 
     if (at + sizeof(*ip) > end)
         return false;
     length = (ip->version_length & 0x0f) * 4;
-    if (ip->version_length >> 4 != 4 || length < sizeof(*ip))
+    transport = at + length;
+    asm volatile("" : "+r"(transport)); /* or the compiler adds once more, unknown to the verifier */
+    if (ip->version_length >> 4 != 4 || length < sizeof(*ip) || transport > end)
+        return false;
+    total = bpf_ntohs(ip->total_length);
+    if (total && total < length)
         return false;
     map_ipv4(packet->source, ip->source);
     map_ipv4(packet->destination, ip->destination);
     packet->protocol = ip->protocol;
-    packet->length = bpf_ntohs(ip->total_length);
+    packet->length = total;
     packet->ip_header = length;
     packet->fragment = ip->fragment & bpf_htons(0x3fff); /* more fragments, or an offset */
+    packet->later = ip->fragment & bpf_htons(0x1fff);
     packet->source_port = 0;
     packet->destination_port = 0;
     packet->transport_header = 0;
-    if (!(ip->fragment & bpf_htons(0x1fff)))
-        parse_transport(at + length, end, packet);
+    if (!packet->later)
+        parse_transport(transport, end, total ? total - length : UNLIMITED, packet);
     return true;
 }
 
-/* False: not a whole IPv6 header, or extension headers cut short or too many. */
+/* 1 if equal, else 0; by arithmetic, so that the verifier has one way to follow and not two. */
+static __always_inline u64 equal(u64 a, u64 b)
+{
+    u64 difference = a ^ b;
+
+    asm volatile("" : "+r"(difference)); /* or the compiler makes a branch of it */
+    return (difference - 1) >> 63;
+}
+
+/* False: not a whole IPv6 header, or extension headers cut short, longer than their packet or too many. */
 static __always_inline bool parse_ipv6(void *at, void *end, struct packet *packet)
 {
     struct ipv6 *ip = at;
     struct extension *extension;
-    u32 length = sizeof(*ip);
+    u32 length = sizeof(*ip), payload;
+    u64 fragment, authentication;
     bool first = true;
     u8 next;
     int i;
@@ -169,38 +210,42 @@ static __always_inline bool parse_ipv6(void *at, void *end, struct packet *packe
     packet->destination[0] = ip->destination[0];
     packet->destination[1] = ip->destination[1];
     packet->fragment = false;
-    packet->length = ip->payload_length ? bpf_ntohs(ip->payload_length) + sizeof(*ip) : 0;
     packet->source_port = 0;
     packet->destination_port = 0;
     packet->transport_header = 0;
+    payload = bpf_ntohs(ip->payload_length);
     next = ip->next_header;
-#pragma unroll
-    for (i = 0; i < MAX_EXTENSION_HEADERS; i++) {
-        if (next != PROTOCOL_HOP_BY_HOP && next != PROTOCOL_ROUTING && next != PROTOCOL_FRAGMENT &&
-            next != PROTOCOL_AH && next != PROTOCOL_DESTINATION && next != PROTOCOL_MOBILITY)
+    packet->jumbo = JUMBO_HEADER * equal(payload << 8 | next, PROTOCOL_HOP_BY_HOP);
+    for (i = 0; i <= MAX_EXTENSION_HEADERS; i++) {
+        if (next > 63 || !(EXTENSION_HEADERS >> next & 1))
             goto transport;
         extension = at + length;
-        if ((void *)(extension + 1) > end)
+        if (i == MAX_EXTENSION_HEADERS || (void *)(extension + 1) > end)
             return false;
-        if (next == PROTOCOL_FRAGMENT) {
-            packet->fragment = true;
-            first = !(extension->fragment & bpf_htons(0xfff8));
-            length += 8;
-        } else if (next == PROTOCOL_AH) {
-            length += (extension->length + 2) * 4; /* RFC 4302: the odd one out */
-        } else {
-            length += (extension->length + 1) * 8;
-        }
+        fragment = equal(next, PROTOCOL_FRAGMENT);
+        authentication = equal(next, PROTOCOL_AH);
+        if (authentication & equal(extension->length, 0)) /* less than its own fixed part */
+            return false;
+        /* A fragment header has no length; that of AH is in units of 4 bytes, and one more (RFC 4302). */
+        length += (((extension->length & (fragment - 1)) + 1) * 8 >> authentication) + 4 * authentication;
+        length &= LENGTH_BITS; /* always true, but news to the verifier */
+        if (at + length > end || payload - 1 < length - sizeof(*ip) - 1) /* 0: it does not say */
+            return false;
+        packet->fragment |= fragment;
         next = extension->next_header;
-        if (!first)
-            goto transport; /* what follows is a piece of payload */
+        if (fragment * (extension->fragment & bpf_htons(0xfff8))) {
+            first = false; /* what follows is a piece of payload */
+            goto transport;
+        }
     }
     return false;
 transport:
     packet->protocol = next;
     packet->ip_header = length;
+    packet->later = !first;
+    packet->length = payload ? payload + sizeof(*ip) : 0;
     if (first)
-        parse_transport(at + length, end, packet);
+        parse_transport(at + length, end, payload ? packet->length - length : UNLIMITED, packet);
     return true;
 }
 

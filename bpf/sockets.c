@@ -10,11 +10,12 @@
  * queued) meets another generation than its socket's ticket says and claims anew: nothing is counted to
  * a stranger, nothing is lost.
  *
- * Compile-time settings: SLOTS, PEERS, OVERFLOWS (table sizes); if the kernel's BTF tells, SOCK_UID_OFFSET,
+ * Compile-time settings: SLOTS, PEERS, OVERFLOWS, DETOURS (table sizes); if the kernel's BTF tells, SOCK_UID_OFFSET,
  * SOCK_NET_OFFSET and NET_COOKIE_OFFSET: places of the user and the network namespace in the kernel's
  * structures; the places that owners.h needs; COARSE_CLOCK, if there is bpf_ktime_get_coarse_ns (5.11).
  */
 #include "clock.h"
+#include "control.h"
 #include "measure.h"
 #include "owners.h"
 #include "parse.h"
@@ -28,8 +29,10 @@ BPF_F_TABLE("array", u32, struct flow, flows, SLOTS, BPF_F_MMAPABLE);
 BPF_STACK(free_slots, u32, SLOTS);
 /* Key: socket cookie and remote address of unconnected sockets. Value: counters. User space ages it. */
 BPF_TABLE("hash", struct peer_key, struct tally, peers, PEERS);
-/* Key: user and cgroup. Value: counters of sockets that found no slot. Keeps totals exact. */
+/* Key: user, interface and cgroup. Value: counters of sockets that found no slot. Keeps totals exact. */
 BPF_TABLE("hash", struct overflow_key, struct tally, overflow, OVERFLOWS);
+/* Key: two interfaces. Value: counters of what passed the second and is in slots of the first. */
+BPF_TABLE("hash", struct detour_key, struct tally, detours, DETOURS);
 /* Key: LOST_*. Value: count. User space maps it. */
 BPF_F_TABLE("array", u32, u64, losses, SOCKET_LOSSES, BPF_F_MMAPABLE);
 /* Key: SETTING_*. User space writes it. */
@@ -51,7 +54,6 @@ BPF_ANNOTATE_KV_PAIR(owners, int, struct owner);
 
 #define TCP_LISTEN 10
 #define SOCK_DGRAM 2
-#define SOCK_RAW 3
 #define ACCEPT_WITHIN 16 /* packets sent, by which a connection has surely been accepted */
 
 /* Stands in both programs: BCC rewrites what is done to maps in the file itself, not in headers. */
@@ -107,6 +109,15 @@ static __always_inline u64 socket_netns(struct bpf_sock *sk)
     return cookie;
 }
 
+/* Whether the interface that a packet passes is one of ours. */
+static __always_inline bool is_ours(struct bpf_sock *sk)
+{
+    u32 setting = SETTING_NETNS;
+    u64 *ours = settings.lookup(&setting);
+
+    return ours && socket_netns(sk) == *ours;
+}
+
 static __always_inline void copy_addresses(struct flow *flow, struct bpf_sock *sk)
 {
     u64 *local = (u64 *)flow->local;
@@ -144,6 +155,8 @@ static __always_inline void identify(struct __sk_buff *skb, struct bpf_sock *sk,
         flags |= FLOW_UNCONNECTED;
     else if (sk->type == SOCK_DGRAM)
         flags |= FLOW_CONNECTED;
+    if (is_control(sk))
+        flags |= FLOW_CONTROL;
     owner->flags = flags;
     flow->flags = flags;
     flow->cookie = bpf_get_socket_cookie(skb);
@@ -238,6 +251,8 @@ static __always_inline void count_overflow(struct __sk_buff *skb, struct size *s
         return;
     }
     key.uid = socket_uid(skb, sk);
+    if (is_ours(sk) && !is_control(sk) && (!in || is_transport(sk->protocol)))
+        key.ifindex = skb->ifindex;
     key.cgroup = bpf_sk_cgroup_id(sk);
     tally = overflow.lookup(&key);
     if (!tally) {
@@ -263,8 +278,10 @@ static __always_inline void count_peer(struct __sk_buff *skb, struct size *size,
     bool whole;
 
     parse(skb, &packet, &whole);
-    if (!whole)
+    if (!whole) { /* raw sockets may send what they like (IP_HDRINCL) */
+        lose(LOST_NO_PEER);
         return;
+    }
     key.cookie = bpf_get_socket_cookie(skb);
     remote[0] = in ? packet.source[0] : packet.destination[0];
     remote[1] = in ? packet.source[1] : packet.destination[1];
@@ -277,6 +294,40 @@ static __always_inline void count_peer(struct __sk_buff *skb, struct size *size,
     }
     if (!tally) {
         lose(LOST_PEERS_FULL);
+        return;
+    }
+    add(tally, size, in);
+}
+
+/* The packet passes another interface than the socket's others do in this direction: several ways lead to
+ * the peer, or the socket serves several networks. Beside the socket's own record. */
+static __always_inline void count_detour(struct __sk_buff *skb, struct direction *direction,
+                                         struct size *size, bool in)
+{
+    struct detour_key key = {};
+    struct tally zero = {};
+    struct bpf_sock *sk = skb->sk;
+    struct tally *tally;
+
+    if (!direction->ifindex) {
+        direction->ifindex = skb->ifindex;
+        return;
+    }
+    if (sk)
+        sk = bpf_sk_fullsock(sk);
+    if (!sk || !is_ours(sk) || is_control(sk))
+        return;
+    key.home = direction->ifindex;
+    key.ifindex = skb->ifindex;
+    key.protocol = sk->protocol;
+    tally = detours.lookup(&key);
+    if (!tally) {
+        zero.first_seen = now();
+        detours.insert(&key, &zero);
+        tally = detours.lookup(&key);
+    }
+    if (!tally) {
+        lose(LOST_DETOURS_FULL);
         return;
     }
     add(tally, size, in);
@@ -349,6 +400,8 @@ static __always_inline int count(struct __sk_buff *skb, bool in)
     if (size.surplus)
         __sync_fetch_and_add(&direction->surplus, size.surplus);
     direction->last_seen = now();
+    if (direction->ifindex != skb->ifindex)
+        count_detour(skb, direction, &size, in);
     if (!in && owner->flags & FLOW_ACCEPTED && (u32)direction->packets < ACCEPT_WITHIN)
         follow_accept(skb, owner->ticket, slot);
     if (owner->flags & FLOW_UNCONNECTED)

@@ -27,11 +27,14 @@ struct direction {
     u64 last_seen;  /* ns, CLOCK_MONOTONIC, 0: never */
     u32 srtt_us;    /* in only: smoothed round trip time of TCP */
     u32 retransmits; /* in only: segments retransmitted over the life of the connection */
-    u64 unused[2];
+    u32 ifindex;    /* where its packets pass this way, 0: none yet; for others see struct detour_key */
+    u32 unused;
+    u64 unused2;
 };
 
 /* in.note */
 #define SLOT_RELEASED 1 /* the socket was closed; user space takes the slot back */
+#define SLOT_FREE 2     /* user space has given it back */
 
 struct slot {
     struct direction in;
@@ -67,6 +70,7 @@ struct flow {
 #define FLOW_LISTENER 8
 #define FLOW_RELEASED 16   /* its process has closed it; what it still sends is soon over */
 #define FLOW_CONNECTED 32  /* a datagram socket with one peer, which it may give up */
+#define FLOW_CONTROL 64    /* the kernel's own, for all network namespaces */
 
 /* In every socket's own storage; accepted sockets begin with a copy of their listener's. */
 struct owner {
@@ -99,8 +103,16 @@ struct peer_key {
 
 struct overflow_key {
     u32 uid;
-    u32 unused;
+    u32 ifindex;    /* 0: of another network namespace, or not for interfaces' books */
     u64 cgroup;
+};
+
+/* Packets of sockets of our network namespace that passed another interface than the first of their kind. */
+struct detour_key {
+    u32 home;       /* struct direction's ifindex: their socket's slot has counted them there */
+    u32 ifindex;    /* where they passed */
+    u32 protocol;
+    u32 unused;
 };
 
 struct forwarded_key {
@@ -117,14 +129,32 @@ struct forwarded_key {
 /* One interface, one CPU, one direction; frames with their link-layer header. */
 enum { CLASS_IPV4, CLASS_IPV6, CLASS_ARP, CLASS_OTHER, CLASS_MULTICAST, CLASSES };
 
+/* Whose a frame is, as far as the interface can tell. Every frame is in one of the first four. */
+enum {
+    PART_SOCKETS,     /* out: of a socket here; in: TCP, UDP and the like, for one or to be routed */
+    PART_KERNEL,      /* out: no socket's; in: all other protocols */
+    PART_UPPER,       /* from or for an interface above: bridge, bond, VLAN */
+    PART_FORWARDED,   /* out: came in elsewhere; in: for another port of the bridge */
+    PART_ROUTED,      /* in: of PART_SOCKETS what left elsewhere, noted there */
+    PART_ROUTED_KERNEL, /* in: the same of PART_KERNEL */
+    PART_FRAGMENTS,   /* of PART_SOCKETS: what its datagrams are in pieces beyond what they are as a whole */
+    PART_ROUTED_FRAGMENTS, /* in: of that what left elsewhere */
+    PARTS,
+};
+
+struct amount {
+    u64 packets;
+    u64 bytes;
+};
+
 struct port_direction {
     u64 stack_packets;
     u64 stack_bytes;
-    struct {
-        u64 packets;
-        u64 bytes;
-    } class[CLASSES];    /* wire; multicast repeats what the others hold */
-    u64 unused[4];
+    struct amount class[CLASSES]; /* wire; multicast repeats what the others hold */
+    u64 tagged;                /* frames with a VLAN tag beside them, which drivers count or not */
+    struct amount once;        /* wire; what no other interface has counted on the packet's way */
+    struct amount part[PARTS]; /* stack; of IP packets the bytes from the IP header on, without padding */
+    u64 unused;
 };
 
 struct port_counters {
@@ -145,9 +175,20 @@ struct port {
     u32 index; /* its place in the counters */
     u16 flags; /* PORT_* */
     u16 link_header; /* bytes of link-layer header, 0 on layer-3 devices */
+    u32 master; /* the bridge or bond it belongs to, 0: none */
+    u8 address[6]; /* the bridge's */
+    u16 unused;
 };
 
-#define PORT_LOOPBACK 1
+#define NO_PLACE 0xffffffffU /* index of one that is not monitored, but others need to know of */
+
+#define PORT_LOOPBACK 1 /* its link-layer header is a dummy */
+#define PORT_ECHO 2     /* what comes in was counted as it left: lo; a veth whose other end is monitored here */
+#define PORT_UPPER 4    /* stands on interfaces that are all monitored, which count its packets, too */
+#define PORT_SHARED 8   /* an interface above stands on others as well, some not monitored: it counts once */
+#define PORT_SLAVE 16   /* all its frames are its master's (bond, team) */
+#define PORT_BRIDGED 32 /* belongs to a bridge */
+#define PORT_TRUNK 64   /* tagged frames are those of VLAN interfaces above */
 
 struct target_counters {
     u64 in_packets; /* sent to the target */
@@ -175,6 +216,7 @@ enum {
     SETTING_EPOCH,    /* sockets.c: grows when slots were given back; interfaces.c: when targets change */
     SETTING_TARGETS4, /* interfaces.c: how many targets there are */
     SETTING_TARGETS6,
+    SETTING_NETNS,    /* sockets.c: cookie of the network namespace whose interfaces count */
     SETTINGS,
 };
 
@@ -185,7 +227,9 @@ enum {
     LOST_NO_STORAGE,       /* packets whose socket could get no storage: counted likewise */
     LOST_OVERFLOW_FULL,    /* packets beyond that: counted under nobody */
     LOST_PEERS_FULL,       /* packets counted in their socket's row, not in a peer's */
-    LOST_NO_SOCKET,        /* packets at the hook without a socket */
+    LOST_NO_SOCKET,        /* packets at the hook without a socket: counted under nobody */
+    LOST_NO_PEER,          /* packets whose IP header names no peer: counted in their socket's row */
+    LOST_DETOURS_FULL,     /* packets counted at another interface of their socket */
     SOCKET_LOSSES,
 };
 

@@ -28,6 +28,8 @@ def main() -> int:
     arguments = argument_parser().parse_args()
     try:
         config, warnings = load(arguments, os.environ)
+        if arguments.detach:
+            return _detach(config, arguments.detach)
         return _check(config, warnings) if arguments.check else _run(arguments, config, warnings)
     except NetmondError as error:
         print(f"netmond: {error}", file=sys.stderr)
@@ -45,6 +47,17 @@ def _check(config: Config, warnings: list[str]) -> int:
     return 0
 
 
+def _detach(config: Config, when: str) -> int:
+    from netmond.handover import ALWAYS, UNIT_VARIABLE, detach, was_stopped
+
+    if when == "if-stopped" and (
+        config.daemon.keep_counting == ALWAYS or not was_stopped(os.environ.get(UNIT_VARIABLE, ""))
+    ):
+        return 0
+    detach(config.daemon.run_dir)
+    return 0
+
+
 def _make_directory(directory: Path) -> None:
     """Makes one of the daemon's own directories, where no service manager has."""
     try:
@@ -55,41 +68,52 @@ def _make_directory(directory: Path) -> None:
 
 
 def _run(arguments: argparse.Namespace, config: Config, warnings: list[str]) -> int:
-    from netmond.kernel.compile import Compilation
+    from netmond.handover import ALWAYS, RESTART, UNIT_VARIABLE, Handover, RunDirectory
     from netmond.kernel.programs import interface_unit, socket_unit
+    from netmond.outputs.log import setup_logging
+    from netmond.totals import Totals, boot_id
 
-    meter = config.meter
-    sockets = Compilation(socket_unit(slots=meter.slots, peers=meter.peers)) if meter.enabled else None
-    interfaces = Compilation(
-        interface_unit(targets=config.targets.limit, forwarded=config.interfaces.forwarded)
+    log_control = setup_logging(config.daemon.log_level)
+    boot, meter, keep = boot_id(os.environ), config.meter, config.daemon.keep_counting
+    run = RunDirectory(config.daemon.run_dir, keep=keep)
+    sockets = None
+    if meter.enabled:
+        sockets = Handover(socket_unit(slots=meter.slots, peers=meter.peers, cgroup=meter.cgroup), run, boot)
+    interfaces = Handover(
+        interface_unit(targets=config.targets.limit, forwarded=config.interfaces.forwarded), run, boot
     )
 
     import asyncio
     import logging
+    import time
 
     from netmond.assembly import assemble
     from netmond.config import load
     from netmond.daemon import Daemon
     from netmond.outputs import protocol
-    from netmond.outputs.log import setup_logging
 
-    log_control = setup_logging(config.daemon.log_level)
     for warning in [*warnings, *protocol.check(config)]:
         logging.getLogger("netmond").warning("%s", warning)
     for directory in (config.daemon.state_dir, config.daemon.log_dir):
         _make_directory(directory)
-    parts = assemble(config, sockets=sockets, interfaces=interfaces)
+    now = time.time()
+    totals = Totals(config.daemon.state_dir, boot=boot, now=now)
+    parts = assemble(config, totals, run, sockets=sockets, interfaces=interfaces)
 
-    async def run() -> None:
+    async def run_daemon() -> None:
         daemon = Daemon(
             config=config,
             parts=parts,
             log_control=log_control,
             read_config=lambda: load(arguments, os.environ),
+            totals=totals,
+            started=now,
+            # The unit ends the counting itself if it was stopped, and not if it is restarted.
+            leave=keep == ALWAYS or (keep == RESTART and UNIT_VARIABLE in os.environ),
         )
         await daemon.run()
 
-    asyncio.run(run())
+    asyncio.run(run_daemon())
     return 0
 
 

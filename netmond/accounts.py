@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from netmond.kernel import wire
 from netmond.model import COUNTERS, RATES
 
 Key = TypeVar("Key", bound=Hashable)
@@ -176,28 +177,57 @@ class Tallies:
         self._rows: dict[bytes, int] = {}
         self.keys: NDArray[Any] = np.zeros(0, "V1")
         self.values: NDArray[Any] = np.zeros(0, "V1")
+        self._begun = np.zeros(0, np.uint64)
         self._last = np.zeros((0, WORDS), np.uint64)
         self.totals = np.zeros((0, len(COUNTERS)), np.uint64)
         self.deltas = np.zeros((0, len(COUNTERS)), np.uint64)
+        self._finished: list[int] = []
 
     def __len__(self) -> int:
         return len(self._rows)
 
     def update(self, keys: NDArray[Any], values: NDArray[Any]) -> None:
         """Takes in what the hash holds now, in any order; rows no longer there are forgotten."""
-        names = keys.view(f"V{keys.dtype.itemsize}").tolist()
+        names = self._names(keys)
         known = np.fromiter((self._rows.get(name, -1) for name in names), np.int64, len(names))
         old = known >= 0
+        # One that was taken out, by a daemon that was killed before it could say so, begins anew.
+        old[old] = values["first_seen"][old] == self._begun[known[old]]
         last = np.zeros((len(names), WORDS), np.uint64)
         totals = np.zeros((len(names), len(COUNTERS)), np.uint64)
         last[old] = self._last[known[old]]
         totals[old] = self.totals[known[old]]
-        words = as_words(values)[:, :WORDS]
+        words = as_words(values)[:, wire.TALLY_COUNTED]
         self.deltas = unfold(words - last)
         self.totals = totals + self.deltas
         self._last = words.copy()
-        self.keys, self.values = keys, values
+        self.keys, self.values, self._begun = keys, values, values["first_seen"]
         self._rows = {name: row for row, name in enumerate(names)}
+        self._finished.clear()
+
+    def checkpoint(self, prefix: str) -> dict[str, NDArray[Any]]:
+        """The rows with what is known of each, to `resume` from; names begin with `prefix`."""
+        arrays = {"keys": self.keys, "values": self.values, "last": self._last, "totals": self.totals}
+        return {prefix + name: np.delete(array, self._finished, 0) for name, array in arrays.items()}
+
+    def resume(
+        self, arrays: Mapping[str, NDArray[Any]], prefix: str, key: np.dtype[Any], value: np.dtype[Any]
+    ) -> None:
+        """Goes on from a checkpoint of the same hash, if it is there. key, value: layouts of its rows."""
+        if f"{prefix}keys" not in arrays:
+            return
+        self.keys = arrays[f"{prefix}keys"].view(key)
+        self.values = arrays[f"{prefix}values"].view(value)
+        self._begun = self.values["first_seen"]
+        self._last = arrays[f"{prefix}last"]
+        self.totals = arrays[f"{prefix}totals"]
+        self.deltas = np.zeros_like(self.totals)
+        self._rows = {name: row for row, name in enumerate(self._names(self.keys))}
+
+    @staticmethod
+    def _names(keys: NDArray[Any]) -> list[bytes]:
+        names: list[bytes] = keys.view(f"V{keys.dtype.itemsize}").tolist()
+        return names
 
     def finish(self, row: int, value: NDArray[Any]) -> None:
         """Brings a row to its final value, shape (1,): it was taken out of the hash.
@@ -205,7 +235,8 @@ class Tallies:
         If the key comes back it begins anew.
         """
         self._rows.pop(self.keys[row].tobytes(), None)
-        words = as_words(value)[:, :WORDS]
+        self._finished.append(row)
+        words = as_words(value)[:, wire.TALLY_COUNTED]
         rest = unfold(words - self._last[row : row + 1])[0]
         self._last[row] = words[0]
         self.deltas[row] += rest
@@ -220,3 +251,13 @@ def row_ids(keys: NDArray[Any]) -> NDArray[np.uint64]:
         mixed = (mixed ^ words[:, column]) * np.uint64(0x9E3779B97F4A7C15)
         mixed ^= mixed >> np.uint64(29)
     return mixed | np.uint64(1 << 63)
+
+
+def find(wanted: NDArray[Any], among: NDArray[Any], values: NDArray[np.intp]) -> NDArray[np.intp]:
+    """For each wanted key the value beside its equal in `among`, -1: there is none."""
+    if not len(among):
+        return np.full(len(wanted), -1, np.intp)
+    order = np.argsort(among, kind="stable")
+    place = np.minimum(np.searchsorted(among, wanted, sorter=order), len(among) - 1)
+    found = order[place]
+    return np.where(among[found] == wanted, values[found], -1)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import socket
 import struct
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
@@ -16,17 +16,20 @@ from pathlib import Path
 from netmond.collector import Sockets, Traffic
 from netmond.config import Config
 from netmond.errors import NetmondError
+from netmond.handover import Handover, RunDirectory
 from netmond.interfaces import Interfaces
 from netmond.kernel import links, programs
 from netmond.kernel.cgroups import CgroupPaths, find_cgroup2
-from netmond.kernel.compile import Compilation
 from netmond.kernel.devices import devices
 from netmond.kernel.owners import Process, find_owners
+from netmond.kernel.queues import queues
 from netmond.kernel.tables import InterfaceTables, SocketTables
 from netmond.meter import Meter
-from netmond.model import Feature, FeatureState
+from netmond.model import Feature, FeatureState, Loss, Network
 from netmond.ports import Ports
+from netmond.succession import MeterSuccession, TrafficSuccession
 from netmond.targets import Targets
+from netmond.totals import Totals
 
 _SO_NETNS_COOKIE = 71  # include/uapi/asm-generic/socket.h, Linux 5.14
 
@@ -38,27 +41,71 @@ class Parts:
     find_owners: cookies of sockets -> the processes that can be found; None: this kernel has no way to.
     """
 
+    directory: RunDirectory
     sockets: Sockets | None = None
     find_owners: Callable[[Iterable[int]], Mapping[int, Process]] | None = None
     traffic: Traffic | None = None
     features: list[Feature] = field(default_factory=list)
     closing: ExitStack = field(default_factory=ExitStack)
+    handovers: list[Handover] = field(default_factory=list)
+    meter_succession: MeterSuccession | None = None
+    traffic_succession: TrafficSuccession | None = None
+
+    def keep(self, since: float, configured: Sequence[Network]) -> None:
+        """Keeps what has been accounted for, for the next daemon. See TrafficSuccession.keep()."""
+        if self.meter_succession:
+            self.meter_succession.keep(since=since)
+        if self.traffic_succession:
+            self.traffic_succession.keep(configured)
+
+    def restart_feature(self) -> Feature:
+        """Whether counting goes on while the daemon is away."""
+        reasons = [self.directory.reason, *(handover.reason for handover in self.handovers)]
+        reason = next(filter(None, reasons), "")
+        state = FeatureState.OFF if reason else FeatureState.ON
+        return Feature(name="restart", state=state, reason=reason)
+
+    def losses(self) -> tuple[Loss, ...]:
+        """Our line of the loss ledger."""
+        meaning = "checkpoints that could not be written: the next one makes up for it"
+        count = sum(handover.failures for handover in self.handovers)
+        return (Loss(name="restart.not-written", count=count, meaning=meaning),)
+
+    def close(self, *, leave: bool) -> None:
+        """Takes everything off; or leaves it to the next daemon, as far as that is possible."""
+        if leave and not self.restart_feature().reason:
+            return
+        self.closing.close()
+        for handover in self.handovers:
+            handover.end()
 
 
-def assemble(config: Config, *, sockets: Compilation | None, interfaces: Compilation) -> Parts:
-    """Waits for the compilers, attaches everything and opens the books. Blocks for up to a second or so."""
-    parts = Parts()
+def assemble(
+    config: Config,
+    totals: Totals,
+    directory: RunDirectory,
+    *,
+    sockets: Handover | None,
+    interfaces: Handover,
+) -> Parts:
+    """Waits for the compilers, attaches everything and opens the books. Blocks for up to a second or so.
+
+    totals: what to go on from where there is no handover.
+    """
+    parts = Parts(directory=directory, handovers=[interfaces] if sockets is None else [sockets, interfaces])
     if sockets is None:
         parts.features.append(_off("meter", "switched off by [meter] enabled"))
     else:
         try:
-            parts.sockets = _sockets(config, sockets, parts)
+            parts.sockets = _sockets(config, totals, sockets, parts)
         except NetmondError as error:
             parts.features.append(_off("meter", str(error)))
+            sockets.end()
     try:
-        parts.traffic = _traffic(config, interfaces, parts)
+        parts.traffic = _traffic(config, totals, interfaces, parts)
     except NetmondError as error:
         parts.features += [_off(name, str(error)) for name in ("interfaces", "targets")]
+        interfaces.end()
     return parts
 
 
@@ -66,19 +113,29 @@ def _off(name: str, reason: str) -> Feature:
     return Feature(name=name, state=FeatureState.OFF, reason=reason)
 
 
-def _sockets(config: Config, compilation: Compilation, parts: Parts) -> Sockets:
-    loaded = compilation.result()
-    root = find_cgroup2()
-    tables = SocketTables.open(loaded.maps, slots=config.meter.slots, peers=config.meter.peers)
-    meter = Meter(tables, paths=CgroupPaths(root).look_up, netns=_own_netns(), idle=config.meter.idle)
-    attached = links.attach_meter(loaded.programs, _cgroup(root, config.meter.cgroup))
+def _sockets(config: Config, totals: Totals, handover: Handover, parts: Parts) -> Sockets:
+    loaded = handover.load()
     parts.closing.callback(loaded.close)
-    parts.closing.push(attached)
+    root = find_cgroup2()
+    tables = SocketTables.open(
+        loaded.maps, slots=config.meter.slots, peers=config.meter.peers, fresh=handover.arrays is None
+    )
+    netns = _own_netns()
+    tables.count_interfaces_of(netns)
+    meter_of = partial(Meter, paths=CgroupPaths(root).look_up, netns=netns, idle=config.meter.idle)
+    succession = MeterSuccession(handover=handover, meter=meter_of(tables))
+    if not succession.resume():
+        totals.restore_owners(succession.meter.owners)
+    succession.begin(loaded)
+    cgroup = _cgroup(root, config.meter.cgroup)
+    parts.closing.push(links.attach_meter(loaded.programs, cgroup, handover.links))
+    succession.settle(meter_of)
+    parts.meter_succession = succession
     if programs.OWNERS_PROGRAM in loaded.programs:
         parts.find_owners = partial(find_owners, loaded.programs[programs.OWNERS_PROGRAM])
     state = FeatureState.DEGRADED if loaded.notes else FeatureState.ON
     parts.features.append(Feature(name="meter", state=state, reason="; ".join(loaded.notes)))
-    return Sockets(meter=meter, losses=tables.losses)
+    return Sockets(meter=succession.meter, losses=tables.losses, whole=cgroup == root)
 
 
 def _cgroup(root: Path, wanted: str) -> Path:
@@ -96,21 +153,28 @@ def _own_netns() -> int:
     return int(struct.unpack("=Q", answer)[0])
 
 
-def _traffic(config: Config, compilation: Compilation, parts: Parts) -> Traffic:
-    loaded = compilation.result()
+def _traffic(config: Config, totals: Totals, handover: Handover, parts: Parts) -> Traffic:
+    loaded = handover.load()
     parts.closing.callback(loaded.close)
     tables = InterfaceTables.open(
         loaded.maps, targets=config.targets.limit, forwarded=config.interfaces.forwarded
     )
-    links.remove_leftovers(devices())
-    ports = Ports(tables)
+    ports, targets = Ports(tables), Targets(tables, config.targets.limit)
     interfaces = Interfaces(
         config.interfaces,
         ports=ports,
-        attach=lambda ifindex, mode: links.Attachment(loaded.programs, ifindex, mode),
+        attach=lambda ifindex, mode: links.Attachment(loaded.programs, ifindex, mode, handover.links),
         devices=devices,
+        queues=queues,
     )
     parts.closing.callback(interfaces.close)
-    targets = Targets(tables, config.targets.limit)
+    succession = TrafficSuccession(handover=handover, ports=ports, targets=targets, interfaces=interfaces)
+    if not succession.resume(config.targets.addresses):
+        totals.restore_targets(targets, config.targets)
+    succession.begin(loaded)
+    interfaces.refresh()
+    links.remove_leftovers(index for index in devices() if index not in ports)
+    succession.settle()
+    parts.traffic_succession = succession
     parts.features.append(Feature(name="targets", state=FeatureState.ON))
     return Traffic(interfaces=interfaces, ports=ports, targets=targets, losses=tables.losses)

@@ -43,6 +43,51 @@ class Attribution:
             )
         )
 
+    def checkpoint(self) -> dict[str, NDArray[Any]]:
+        """All totals with their owners, in the order of their rows."""
+        uids, units, processes = self._users, self._units, self._processes
+        pid, comm, uid, unit = zip(*processes.keys, strict=True) if len(processes) else ((), (), (), ())
+        paths = b"\0".join(cgroup.encode(errors="surrogateescape") for _, _, cgroup in units.keys)
+        return {
+            "user.uid": np.array(uids.keys, np.uint32),
+            "user.counters": uids.counters,
+            "unit.paths": np.frombuffer(paths, np.uint8),  # with a NUL between them
+            "unit.counters": units.counters,
+            "process.pid": np.array(pid, np.uint32),
+            "process.comm": np.array(comm, "S16"),
+            "process.uid": np.array(uid, np.uint32),
+            "process.unit": np.array(unit, np.int32),
+            "process.counters": processes.counters,
+        }
+
+    def resume(self, arrays: Mapping[str, NDArray[Any]], *, counters: bool = True) -> None:
+        """Takes the rows, and the totals unless `counters` is False, of a checkpoint. There are none yet."""
+        of = {
+            kind: arrays[f"{kind}.counters"] if counters else np.zeros_like(arrays[f"{kind}.counters"])
+            for kind in ("user", "unit", "process")
+        }
+        paths = arrays["unit.paths"].tobytes().decode(errors="surrogateescape").split("\0")
+        processes = zip(
+            *(arrays[f"process.{name}"].tolist() for name in ("pid", "comm", "uid", "unit")), strict=True
+        )
+        self.restore(
+            Earlier(arrays["user.uid"].tolist(), of["user"]),
+            Earlier(paths[: len(of["unit"])], of["unit"]),
+            Earlier(list(processes), of["process"]),
+        )
+
+    def include(self, other: Attribution) -> None:
+        """Adds the totals of another, row by row."""
+        self.restore(
+            Earlier(other._users.keys, other._users.counters),
+            Earlier([cgroup for _, _, cgroup in other._units.keys], other._units.counters),
+            Earlier(other._processes.keys, other._processes.counters),
+        )
+
+    def process(self, row: int) -> _Process:
+        """Who a row of processes stands for."""
+        return self._processes.keys[row]
+
     @property
     def unit_names(self) -> tuple[str, ...]:
         """Names by unit row."""

@@ -12,11 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from netmond.accounts import Now
+from netmond.books import Books
 from netmond.flowrows import FlowRows
 from netmond.interfaces import Interfaces
 from netmond.kernel import wire
 from netmond.kernel.devices import devices
-from netmond.meter import Meter
+from netmond.meter import Meter, Usage
 from netmond.model import Cost, Feature, InterfaceInfo, Loss, Snapshot, Table
 from netmond.ports import CLASS_COLUMNS, Ports
 from netmond.targets import Targets
@@ -38,6 +39,7 @@ class Sockets:
 
     meter: Meter
     losses: NDArray[np.uint64]
+    whole: bool = True  #: it counts every socket of the machine
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -62,10 +64,12 @@ class Collector:
         losses: Callable[[], tuple[Loss, ...]] = tuple,
         started: float | None = None,
         since: float | None = None,
+        last_tick: int | None = None,
         clock: Clock | None = None,
     ) -> None:
         """features and losses: those of other parts of the daemon, asked at every tick.
-        started, since: wall clock at which the daemon started and counting began, if that is not now."""
+        started, since: wall clock at which the daemon started and counting began, if that is not now.
+        last_tick: ns, monotonic, at which an earlier daemon took its last, if this one goes on from there."""
         self._sockets = sockets
         self._traffic = traffic
         self._features = features
@@ -73,14 +77,36 @@ class Collector:
         self._clock = clock or Clock()
         self._started = self._clock.wall() if started is None else started
         self._since = self._started if since is None else since
-        self._last_ns = self._clock.monotonic_ns()
+        self._last_ns = self._clock.monotonic_ns() if last_tick is None else last_tick
         self._duration = 0.0
-        self.snapshot = self._snapshot(self._now(), 0)
+        self._books = Books(whole=sockets is not None and sockets.whole)
+        # How things stood at the last tick of an earlier daemon: outputs can tell what came after.
+        now = Now(monotonic_ns=self._clock.monotonic_ns(), wall=self._clock.wall(), interval=0.0)
+        usage = sockets.meter.standing(now) if sockets else None
+        self.snapshot = self._snapshot(
+            now,
+            0,
+            usage,
+            usage.flows if usage else FlowRows(),
+            traffic.ports.current() if traffic else _EMPTY_INTERFACES,
+            traffic.targets.current() if traffic else _EMPTY_TARGETS,
+        )
 
     def tick(self) -> Snapshot:
         """Takes the figures of this moment. The result is also `snapshot` until the next tick."""
         now = self._now()
-        self.snapshot = self._snapshot(now, self.snapshot.tick + 1)
+        before = self._traffic.interfaces.look(kernel_first=True) if self._traffic else None
+        usage = self._sockets.meter.tick(now) if self._sockets else None
+        flows = usage.flows if usage else FlowRows()
+        interfaces, targets = _EMPTY_INTERFACES, _EMPTY_TARGETS
+        if self._traffic and before:
+            after = self._traffic.interfaces.look(kernel_first=False)
+            passages = self._sockets.meter.passages.totals if self._sockets else None
+            self._books.update(before, after, passages, now.wall)
+            self._traffic.interfaces.refresh(after.devices)
+            self._traffic.ports.add_forwarded(flows, now)
+            interfaces, targets = self._traffic.ports.table(now), self._traffic.targets.table(now)
+        self.snapshot = self._snapshot(now, self.snapshot.tick + 1, usage, flows, interfaces, targets)
         self._duration = (self._clock.monotonic_ns() - now.monotonic_ns) / 1e9
         return self.snapshot
 
@@ -97,12 +123,15 @@ class Collector:
         interval, self._last_ns = (now - self._last_ns) / 1e9, now
         return Now(monotonic_ns=now, wall=self._clock.wall(), interval=interval)
 
-    def _snapshot(self, now: Now, tick: int) -> Snapshot:
-        usage = self._sockets.meter.tick(now) if self._sockets else None
-        flows = usage.flows if usage else FlowRows()
-        if self._traffic:
-            self._traffic.interfaces.refresh()
-            self._traffic.ports.add_forwarded(flows, now)
+    def _snapshot(
+        self,
+        now: Now,
+        tick: int,
+        usage: Usage | None,
+        flows: FlowRows,
+        interfaces: Table,
+        targets: Table,
+    ) -> Snapshot:
         return Snapshot(
             tick=tick,
             time=now.wall,
@@ -113,8 +142,10 @@ class Collector:
             units=usage.units if usage else _EMPTY_UNITS,
             processes=usage.processes if usage else _EMPTY_PROCESSES,
             flows=flows.table(),
-            interfaces=self._traffic.ports.table(now) if self._traffic else _EMPTY_INTERFACES,
-            targets=self._traffic.targets.table(now) if self._traffic else _EMPTY_TARGETS,
+            interfaces=interfaces,
+            targets=targets,
+            host=self._traffic.ports.host(now) if self._traffic else Table.one_row(),
+            books=self._books.evidence,
             unit_names=usage.unit_names if usage else (),
             links=self._links(),
             features=self._features(),

@@ -55,6 +55,8 @@ class DaemonConfig:
     log_level: str
     state_dir: Path
     log_dir: Path
+    run_dir: Path
+    keep_counting: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -151,6 +153,19 @@ SETTINGS: tuple[Setting, ...] = (
         section="daemon", key="log_dir", kind=DIRECTORY, default="/var/log/netmond",
         in_file=False, restart=True, help="directory of the CSV files",
         flags=("--log-dir",), metavar="DIR", env="LOGS_DIRECTORY",
+    ),
+    Setting(
+        section="daemon", key="run_dir", kind=DIRECTORY, default="/run/netmond",
+        in_file=False, restart=True,
+        help="directory of what lives until the next boot; with a BPF file system on bpf in it counting"
+        " outlasts the daemon",
+        flags=("--run-dir",), metavar="DIR", env="RUNTIME_DIRECTORY",
+    ),
+    Setting(
+        section="daemon", key="keep_counting", kind=choice("never", "restart", "always"), default="restart",
+        restart=True,
+        help="when counting goes on without the daemon: never; over a restart, crash or upgrade; or always,"
+        " even after a stop",
     ),
     Setting(
         section="meter", key="enabled", kind=BOOLEAN, default=True, restart=True,
@@ -445,6 +460,11 @@ def argument_parser() -> argparse.ArgumentParser:
                 action="append" if setting.kind.repeats else "store",
                 help=setting.help + (f" ({'; '.join(hints)})" if hints else ""),
             )  # fmt: skip
+    parser.add_argument(
+        "--detach", nargs="?", choices=("now", "if-stopped"), const="now",
+        help="end the counting that goes on without the daemon, and exit; if-stopped: unless the unit named"
+        " by NETMOND_UNIT is being restarted or is to keep counting",
+    )  # fmt: skip
     parser.add_argument("--check", action="store_true", help="check the configuration and exit")
     parser.add_argument(
         "--version", action="version", version=f"netmond {__version__}", help="show the version and exit"

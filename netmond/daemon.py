@@ -26,7 +26,7 @@ from netmond.outputs.log import LogControl, reloaded
 from netmond.outputs.runner import Runner
 from netmond.query import network_text
 from netmond.search import OwnerSearch
-from netmond.totals import Totals, boot_id
+from netmond.totals import Totals
 from netmond.users import Names
 
 log = logging.getLogger("netmond")
@@ -40,8 +40,10 @@ class Daemon:
     parts: Parts
     log_control: LogControl
     read_config: Callable[[], tuple[Config, list[str]]]
+    totals: Totals
+    started: float  #: Unix time
+    leave: bool = False  #: what counts in the kernel stays when the daemon ends, if it can
     version: str = __version__
-    _totals: Totals = field(init=False)
     _collector: Collector = field(init=False)
     _search: OwnerSearch | None = field(init=False, default=None)
     _outputs: Runner = field(init=False)
@@ -54,23 +56,24 @@ class Daemon:
     _stopping: asyncio.Event = field(default_factory=asyncio.Event)
 
     def __post_init__(self) -> None:
-        now = time()
         self._outputs = Runner(self.config)
         self._authority = Authority(group=self.config.access.group)
-        self._totals = Totals(
-            self.config.daemon.state_dir,
-            boot=boot_id(os.environ),
-            now=now,
+        last = self.parts.meter_succession
+        if last and last.since is not None:
+            self.totals.since = last.since
+        self.totals.begin(
+            owners=self.parts.sockets is not None,
+            targets=self.parts.traffic is not None,
             current=lambda: (self._collector.snapshot, self.config.targets.addresses),
         )
-        self._totals.take_up(self.parts.sockets, self.parts.traffic, self.config.targets)
         self._collector = Collector(
             sockets=self.parts.sockets,
             traffic=self.parts.traffic,
             features=self._features,
             losses=self._losses,
-            started=now,
-            since=self._totals.since,
+            started=self.started,
+            since=self.totals.since,
+            last_tick=last.last_tick if last else None,
         )
         if self.parts.sockets and self.parts.find_owners:
             self._search = OwnerSearch(self.parts.sockets.meter, self.parts.find_owners)
@@ -87,15 +90,13 @@ class Daemon:
         await self._service.start()
         self._bus = Feature(name="bus", state=FeatureState.ON)
         self._outputs.start()
-        # What was taken up, so that they can tell it from what is counted from now on.
-        self._collector.refresh()
+        # What was taken up, so that they can tell it from what came after.
         self._outputs.publish(self._collector.snapshot)
         be_patient(self.config.daemon.interval)
         changes = netlink.subscribe(netlink.RTMGRP_LINK)
         loop.add_reader(changes, self._interfaces_changed, changes)
         try:
-            self._collector.tick()
-            self._publish()
+            self._tick()
             notify(f"READY=1\nSTATUS={self._summary()}")
             await self._tick_until_stopped()
         finally:
@@ -122,7 +123,7 @@ class Daemon:
         """One tick and what depends on it; False: the kernel did not answer, which is not fatal."""
         if not self._collect():
             return False
-        self._totals.ticked()
+        self.totals.ticked()
         if self._search:
             self._search.ticked()
         return True
@@ -135,14 +136,19 @@ class Daemon:
             if self._failed_ticks == 1:
                 log.error("A tick failed: %s", error)
             return False
+        self._keep()
         self._publish()
         return True
+
+    def _keep(self) -> None:
+        self.parts.keep(self.totals.since, self.config.targets.addresses)
 
     def _losses(self) -> tuple[Loss, ...]:
         meaning = "ticks at which the kernel's tables could not be read: the next one makes up for it"
         return (
             Loss(name="collector.failed-ticks", count=self._failed_ticks, meaning=meaning),
-            *self._totals.losses(),
+            *self.totals.losses(),
+            *self.parts.losses(),
             *self._outputs.losses(),
         )
 
@@ -156,9 +162,9 @@ class Daemon:
             self._search.close()
         await self._service.close()
         self._collect()  # what came in since the last tick belongs into the files
-        await self._totals.save()
+        await self.totals.save()
         await self._outputs.close()
-        self.parts.closing.close()
+        self.parts.close(leave=self.leave)
 
     def _summary(self) -> str:
         snapshot = self._collector.snapshot
@@ -176,7 +182,7 @@ class Daemon:
 
     def _features(self) -> tuple[Feature, ...]:
         interfaces = (self.parts.traffic.interfaces.feature(),) if self.parts.traffic else ()
-        others = self._bus, self._authority.feature()
+        others = self.parts.restart_feature(), self._bus, self._authority.feature()
         return (*self.parts.features, *interfaces, *others, *self._outputs.features())
 
     # -- targets ---------------------------------------------------------------------------------------
@@ -230,22 +236,25 @@ class Daemon:
 
     async def _targets_changed(self, added: Sequence[Network], removed: Sequence[Network]) -> None:
         self._collector.refresh()
+        self._keep()
         self._service.targets_changed(added, removed)
-        await self._totals.save()  # who added targets may rely on them from the answer on
+        await self.totals.save()  # who added targets may rely on them from the answer on
 
     async def monitor_interface(self, name: str, attach: str) -> None:
         self._require_traffic().interfaces.add(name, attach)
         self._collector.refresh()
+        self._keep()
 
     async def unmonitor_interface(self, name: str) -> None:
         self._require_traffic().interfaces.remove(name)
         self._collector.refresh()
+        self._keep()
 
     async def reload(self) -> list[str]:
         notify("RELOADING=1")
         try:
             warnings = self._apply(*await asyncio.to_thread(self.read_config))
-            await self._totals.save()
+            await self.totals.save()
             return warnings
         finally:
             notify("READY=1")
@@ -287,6 +296,7 @@ class Daemon:
         traffic.targets.remove(removed)
         traffic.targets.add(added, time())
         self._collector.refresh()
+        self._keep()
         self._service.targets_changed(added, removed)
 
     def _hang_up(self) -> None:

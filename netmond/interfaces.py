@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Protocol
 
+from netmond.books import Look
 from netmond.config import InterfacesConfig
 from netmond.errors import InvalidArgs, KernelError, NetmondError, NoSuchInterface, Unavailable
 from netmond.kernel.devices import Device, choose
+from netmond.kernel.queues import Queue
 from netmond.model import Feature, FeatureState, InterfaceInfo
 from netmond.ports import Ports
+from netmond.topology import roles
 
 log = logging.getLogger(__name__)
 
@@ -37,12 +40,14 @@ class Interfaces:
         ports: Ports,
         attach: Callable[[int, str], Attached],
         devices: Callable[[], Mapping[int, Device]],
+        queues: Callable[[], Mapping[int, Queue]] = dict,
     ) -> None:
         """attach(ifindex, mode) puts the programs on an interface or raises KernelError."""
         self._config = config
         self._ports = ports
         self._attach = attach
         self._devices = devices
+        self._queues = queues
         self._attached: dict[int, Attached] = {}
         self._reasons: dict[int, str] = {}
         self._added: dict[str, str] = {}  # at run time: name -> mode
@@ -50,21 +55,43 @@ class Interfaces:
         self._infos: dict[int, InterfaceInfo] = {}
 
     @property
+    def by_hand(self) -> tuple[dict[str, str], list[str]]:
+        """What was added at run time, with its mode, and what was removed."""
+        return dict(self._added), sorted(self._removed)
+
+    def choose(self, added: Mapping[str, str], removed: Iterable[str]) -> None:
+        """Repeats what was done by hand before; takes effect at the next refresh()."""
+        self._added, self._removed = dict(added), set(removed)
+
+    @property
     def infos(self) -> Mapping[int, InterfaceInfo]:
         """All interfaces by index, as of the last refresh()."""
         return self._infos
 
-    def refresh(self) -> None:
-        """Looks at what interfaces there are; begins and ends monitoring accordingly."""
-        present = self._devices()
+    def look(self, *, kernel_first: bool) -> Look:
+        """All counters of this moment, for the books: the kernel's, then the programs', or the other way."""
+        words = {} if kernel_first else self._ports.words()
+        present, queues = self._devices(), self._queues()
+        return Look(
+            devices=present,
+            queues=queues,
+            words=self._ports.words() if kernel_first else words,
+            hooks={index: attached.hook for index, attached in self._attached.items()},
+        )
+
+    def refresh(self, present: Mapping[int, Device] | None = None) -> None:
+        """Looks at what interfaces there are, unless told; begins and ends monitoring accordingly."""
+        if present is None:
+            present = self._devices()
         wanted = self._wanted(present)
-        for ifindex in [index for index in self._attached if index not in wanted]:
+        for ifindex in [index for index in self._ports if index not in wanted]:
             self._close(ifindex)
         for ifindex in [index for index in self._reasons if index not in wanted]:
             del self._reasons[ifindex]
         for ifindex, mode in wanted.items():
             if ifindex not in self._attached and ifindex not in self._reasons:
                 self._open(present[ifindex], mode)
+        self._arrange(present)
         self._infos = {index: self._info(device.info) for index, device in present.items()}
 
     def configure(self, config: InterfacesConfig) -> None:
@@ -131,6 +158,12 @@ class Interfaces:
             reason = "no interface found to monitor: netmonctl interface add NAME"
             return Feature(name="interfaces", state=FeatureState.DEGRADED, reason=reason)
         return Feature(name="interfaces", state=FeatureState.ON)
+
+    def _arrange(self, present: Mapping[int, Device]) -> None:
+        try:
+            self._ports.arrange(roles(present, self._attached))
+        except KernelError as error:  # they stand as before: something may be counted twice
+            log.warning("Cannot tell how interfaces stand on each other: %s", error)
 
     def _wanted(self, present: Mapping[int, Device]) -> dict[int, str]:
         names = (choose(self._config.monitor, dict(present)) | self._added.keys()) - self._removed

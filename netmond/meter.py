@@ -12,24 +12,28 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from netmond.accounts import WORDS, Earlier, Hash, Now, Tallies, as_words, rates_of, row_ids, unfold
+from netmond.accounts import WORDS, Hash, Now, Tallies, as_words, find, rates_of, row_ids, unfold
 from netmond.attribution import Attribution
 from netmond.flowrows import FlowRows
 from netmond.kernel import wire
 from netmond.model import COUNTERS, RATES, FlowKind, Table
+from netmond.passages import Passages, pass_ours
 
 _PIECE = 2048  # rows accounted for at a time
+_GIVEN_BACK_AT_ONCE = 64
 _BLOCK = 1024  # slots looked at beyond the highest one ever used
 _CROWDED = 7 / 8  # share of slots or rows in use from which silent ones are given up sooner
 _IDLE_IF_CROWDED = 30.0  # seconds
 _NANO = 1e-9
 
-#: Words of a slot seen as 16 times u8, see struct direction: what `last` keeps, and the rest.
-_IN_STATE, _IN_LAST_SEEN, _IN_TCP, _OUT_STATE, _OUT_LAST_SEEN = 0, 4, 5, 8, 12
-_COUNTED = (1, 2, 3, 9, 10, 11)
+#: Words of a slot seen as u8, see struct direction, beside those that `last` keeps.
+_IN_STATE, _OUT_STATE = (wire.word_of(wire.SLOT, way, "generation") for way in ("in", "out"))
+_IN_LAST_SEEN, _OUT_LAST_SEEN = (wire.word_of(wire.SLOT, way, "last_seen") for way in ("in", "out"))
+_IN_TCP = wire.word_of(wire.SLOT, "in", "srtt_us")
 
 _LOW, _HALF = np.uint64(0xFFFFFFFF), np.uint64(32)
 _RELEASED = np.uint64(wire.SLOT_RELEASED)
+_FREE = np.uint64(wire.SLOT_FREE << 32)
 
 
 class Records(Protocol):
@@ -56,6 +60,9 @@ class Tables(Protocol):
 
     @property
     def overflow(self) -> Hash: ...
+
+    @property
+    def detours(self) -> Hash: ...
 
     def give_back(self, slots: NDArray[np.uint32]) -> None: ...
 
@@ -120,28 +127,93 @@ class Meter:
         self._who = {name: np.zeros(size, wire.FLOW[name]) for name in FlowRows.IDENTITY}
         self._same = False  # the rows are those of the last tick, and so are these columns of theirs
         self._names: dict[str, NDArray[Any]] = {}
+        self._returnable = np.zeros(0, np.intp)  # slots that are nobody's, not free for others yet
         self._owners = Attribution(paths)
         self._peers = Tallies()
         self._overflow = Tallies()
+        self.passages = Passages()
 
     def set_idle(self, seconds: float) -> None:
         """How long a socket may be silent before it gives its slot up."""
         self._idle_ns = seconds / _NANO
 
-    def restore(
-        self,
-        users: Earlier[int],
-        units: Earlier[str],
-        processes: Earlier[tuple[int, bytes, int, int]],
+    @property
+    def owners(self) -> Attribution:
+        """Whose it all is; its totals may be made to go on from earlier ones."""
+        return self._owners
+
+    def checkpoint(self) -> dict[str, NDArray[Any]]:
+        """What has been accounted for, as of the last tick. The arrays are live."""
+        used = np.flatnonzero(self._state[: self._extent])
+        top = int(used[-1]) + 1 if len(used) else 0
+        arrays: dict[str, NDArray[Any]] = {
+            "slots.state": self._state[:top],
+            "slots.last": self._last[:top],
+            "slots.totals": self._totals[:top],
+            "slots.process": self._process[:top],
+            "slots.unit": self._unit[:top],
+            **self._peers.checkpoint("peers."),
+            **self._overflow.checkpoint("overflow."),
+        }
+        if self._had_peers:
+            arrays["slots.to_peers"] = self._to_peers[:top]
+        return arrays
+
+    def resume(
+        self, arrays: Mapping[str, NDArray[Any]], wait: Callable[[], object] = lambda: None
     ) -> None:
-        """Lets totals go on from those of an earlier run, see Attribution.restore."""
-        self._owners.restore(users, units, processes)
+        """Goes on from a checkpoint of the same tables; call before the first tick, after owners.resume().
+
+        A slot that was cut off then is so still: its socket has found another, or will.
+        wait: returns when every program that runs now has ended.
+        """
+        top = len(arrays["slots.state"])
+        while self._extent < top and self._map_more():
+            pass
+        self._state[:top] = arrays["slots.state"]
+        self._last[:top] = arrays["slots.last"]
+        self._totals[:top] = arrays["slots.totals"]
+        if "slots.to_peers" in arrays:
+            self._to_peers[:top] = arrays["slots.to_peers"]
+            self._had_peers = True
+        self._peers.resume(arrays, "peers.", wire.PEER_KEY, wire.TALLY)
+        self._overflow.resume(arrays, "overflow.", wire.OVERFLOW_KEY, wire.TALLY)
+        live = np.flatnonzero(self._state[: self._extent])
+        flows = self._tables.flows.take(live)
+        for name, column in self._who.items():
+            column[live] = flows[name]
+        self._user[live] = self._owners.user_rows(flows["uid"])
+        self._unit[live] = arrays["slots.unit"][live]  # its control group may be gone
+        self._process[live] = arrays["slots.process"][live]  # may have been learned
+        processes = [self._owners.process(row) for row in self._process[live].tolist()]
+        self._who["pid"][live] = [pid for pid, *_ in processes]
+        self._who["comm"][live] = [comm for _, comm, *_ in processes]
+        self._doomed[live] = self._words[live, _IN_STATE] & _LOW == 0
+        self._extend()
+        idle = np.flatnonzero(self._state[: self._extent] | self._words[: self._extent, _IN_STATE] == 0)
+        idle = idle[self._tables.flows.take(idle)["generation"] != 0]
+        wait()  # whoever was about to claim one of them has done so
+        self._returnable = idle[self._words[idle, _IN_STATE] == 0]
+
+    def standing(self, now: Now) -> Usage:
+        """How things were at the last tick, or at the checkpoint resumed from; nothing is read or changed."""
+        live = np.flatnonzero(self._state[: self._extent])
+        sockets = _Sockets.empty(len(live))
+        sockets.counters[:] = self._totals[live]
+        sockets.rates[:] = 0
+        records = self._words[live]
+        sockets.last_seen[:] = np.maximum(records[:, _IN_LAST_SEEN], records[:, _OUT_LAST_SEEN])
+        sockets.tcp[:] = records[:, _IN_TCP]
+        sockets.ended[:] = False
+        slots = self._slots_of_peers()
+        return self._usage(now, live, sockets, slots, np.zeros(len(slots), np.bool_))
 
     def tick(self, now: Now) -> Usage:
-        """Reads the kernel's tables, updates every total and gives slots back that are no longer needed."""
+        """Reads the kernel's tables and updates every total. Then `release()` what is no longer needed."""
         self._owners.begin_tick()
         # Peers before slots: the kernel counts in the slot first, so no peer is ahead of its socket.
         self._peers.update(*self._tables.peers.read())
+        self.passages.move(self._tables.detours)
         live = self._recognise()
         fewer = self._owners.forget(self._unit[live], self._process[live])
         if fewer:
@@ -150,19 +222,40 @@ class Meter:
         sockets = self._account(live, now)
         peer_slots, peers_ended = self._account_peers(now, live[sockets.ended])
         self._account_overflow()
+        usage = self._usage(now, live, sockets, peer_slots, peers_ended)
+        self._retire(live, sockets, now)
+        return usage
+
+    def release(self) -> None:
+        """Gives slots back that were accounted for, for good: whoever keeps checkpoints, keeps one first.
+
+        A mark tells a later start that they were; those between mark and stack at SIGKILL stay unused.
+        """
+        slots, self._returnable = self._returnable[::-1], self._returnable[:0]
+        for start in range(0, len(slots), _GIVEN_BACK_AT_ONCE):
+            piece = slots[start : start + _GIVEN_BACK_AT_ONCE]
+            self._words[piece, _IN_STATE] = _FREE
+            self._tables.give_back(piece.astype(np.uint32))
+
+    def _usage(
+        self,
+        now: Now,
+        live: NDArray[np.intp],
+        sockets: _Sockets,
+        peer_slots: NDArray[np.intp],
+        peers_ended: NDArray[np.bool_],
+    ) -> Usage:
         flows = FlowRows()
         self._add_sockets(flows, now, live, sockets)
         self._add_peers(flows, now, peer_slots, peers_ended)
         self._add_overflow(flows, now)
-        usage = Usage(
+        return Usage(
             users=self._owners.users_table(self._user[live], now),
             units=self._owners.units_table(self._unit[live], now),
             processes=self._owners.processes_table(self._process[live], now),
             flows=flows,
             unit_names=self._owners.unit_names,
         )
-        self._retire(live, sockets, now)
-        return usage
 
     def unknown(self) -> NDArray[np.uint64]:
         """Cookies of open sockets whose process the kernel side could not tell."""
@@ -187,12 +280,17 @@ class Meter:
 
     def _extend(self) -> None:
         """Maps as many slots as were ever used, and some beyond to notice the next."""
-        while self._words[self._extent :, _IN_STATE].any():
-            self._extent = len(self._words)
-            if self._extent == self._tables.slots.capacity:
-                break
-            ahead = min(self._extent + _BLOCK, self._tables.slots.capacity)
-            self._words = as_words(self._tables.slots.front(ahead))
+        while self._words[self._extent :, _IN_STATE].any() and self._map_more():
+            pass
+
+    def _map_more(self) -> bool:
+        """Takes in what is mapped, and maps some more; False: that is all there is."""
+        self._extent = len(self._words)
+        if self._extent == self._tables.slots.capacity:
+            return False
+        ahead = min(self._extent + _BLOCK, self._tables.slots.capacity)
+        self._words = as_words(self._tables.slots.front(ahead))
+        return True
 
     def _recognise(self) -> NDArray[np.intp]:
         """Finds out about slots that changed hands; returns the numbers of all that are in use."""
@@ -237,7 +335,7 @@ class Meter:
             piece = slice(start, start + _PIECE)
             slots = live[piece]
             records = self._words[slots]
-            current = records[:, _COUNTED]
+            current = records[:, wire.SLOT_COUNTED]
             deltas = unfold(current - self._last[slots])
             self._last[slots] = current
             totals = self._totals[slots] + deltas
@@ -246,6 +344,8 @@ class Meter:
             grown = deltas[busy]
             rows = slots[busy]
             self._owners.add(grown, self._user[rows], self._unit[rows], self._process[rows])
+            ours = pass_ours(self._who["netns"][rows], self._who["flags"][rows], self._netns)
+            self.passages.add_slots(grown[ours], records[busy][ours], self._who["protocol"][rows[ours]])
             sockets.counters[piece] = totals
             sockets.rates[piece] = rates_of(deltas, now.interval)
             sockets.last_seen[piece] = np.maximum(records[:, _IN_LAST_SEEN], records[:, _OUT_LAST_SEEN])
@@ -262,9 +362,7 @@ class Meter:
         keys, values = self._peers.keys, self._peers.values
         if not len(keys):
             return np.zeros(0, np.intp), np.zeros(0, np.bool_)
-        unconnected = np.flatnonzero(self._state[: self._extent])
-        unconnected = unconnected[self._who["flags"][unconnected] & wire.FLOW_UNCONNECTED != 0]
-        slots = _find(keys["cookie"], self._who["cookie"][unconnected], unconnected)
+        slots = self._slots_of_peers()
         idle = (now.monotonic_ns - values["last_seen"].astype(np.int64)) * _NANO
         limit = self._idle_ns * _NANO
         if len(keys) > self._tables.peers.capacity * _CROWDED:
@@ -277,8 +375,21 @@ class Meter:
         known = slots >= 0
         np.add.at(self._to_peers, slots[known], self._peers.deltas[known])
         self._had_peers = True
-        self._settle_twins(unconnected)
+        self._settle_twins(self._unconnected())
         return slots, done
+
+    def _unconnected(self) -> NDArray[np.intp]:
+        """The slots of sockets that may have many peers."""
+        live = np.flatnonzero(self._state[: self._extent])
+        unconnected: NDArray[np.intp] = live[self._who["flags"][live] & wire.FLOW_UNCONNECTED != 0]
+        return unconnected
+
+    def _slots_of_peers(self) -> NDArray[np.intp]:
+        """For each row of the peers the slot of its socket, -1: gone."""
+        if not len(self._peers.keys):
+            return np.zeros(0, np.intp)
+        slots = self._unconnected()
+        return find(self._peers.keys["cookie"], self._who["cookie"][slots], slots)
 
     def _settle_twins(self, slots: NDArray[np.intp]) -> None:
         """A socket that lost its slot and claimed another has two for a tick, and its peers came to the one
@@ -297,6 +408,7 @@ class Meter:
         if len(keys):
             users, units = self._owners.user_rows(keys["uid"]), self._owners.unit_rows(keys["cgroup"])
             self._owners.add(self._overflow.deltas, users, units)
+            self.passages.add(self._overflow.deltas, keys["ifindex"], keys["ifindex"])
 
     # -- rows ----------------------------------------------------------------------------------------
 
@@ -357,6 +469,7 @@ class Meter:
             id=row_ids(keys),
             uid=keys["uid"],
             unit_index=self._owners.unit_rows(keys["cgroup"]),
+            ifindex=keys["ifindex"],
             first_seen=now.wall_of(values["first_seen"]),
             last_seen=now.wall_of(values["last_seen"]),
         )
@@ -364,7 +477,7 @@ class Meter:
     # -- giving back ---------------------------------------------------------------------------------
 
     def _retire(self, live: NDArray[np.intp], sockets: _Sockets, now: Now) -> None:
-        """Gives back what was cut off a tick ago, and cuts off what is closed or silent.
+        """Lets go of what was cut off a tick ago, and cuts off what is closed or silent.
 
         A slot whose generation is 0 is no longer its socket's: see the top of bpf/sockets.c.
         """
@@ -373,7 +486,7 @@ class Meter:
         if len(done):
             self._state[done] = 0
             self._doomed[done] = False
-            self._tables.give_back(done[::-1].astype(np.uint32))
+            self._returnable = np.concatenate([self._returnable, done])
         limit = self._idle_ns
         if len(live) > self._tables.slots.capacity * _CROWDED:
             limit = min(limit, _IDLE_IF_CROWDED / _NANO)
@@ -382,13 +495,3 @@ class Meter:
         self._words[doomed, _IN_STATE] = 0
         self._words[doomed, _OUT_STATE] = 0
         self._doomed[doomed] = True
-
-
-def _find(wanted: NDArray[Any], among: NDArray[Any], values: NDArray[np.intp]) -> NDArray[np.intp]:
-    """For each wanted key the value beside its equal in `among`, -1: there is none."""
-    if not len(among):
-        return np.full(len(wanted), -1, np.intp)
-    order = np.argsort(among, kind="stable")
-    place = np.minimum(np.searchsorted(among, wanted, sorter=order), len(among) - 1)
-    found = order[place]
-    return np.where(among[found] == wanted, values[found], -1)

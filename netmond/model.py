@@ -75,6 +75,13 @@ class Table:
             rates=np.zeros((0, len(RATES)), np.float64),
         )
 
+    @staticmethod
+    def one_row() -> Table:
+        """A table of one row of zeroes, without key columns."""
+        return Table(
+            columns={}, counters=np.zeros((1, len(COUNTERS)), np.uint64), rates=np.zeros((1, len(RATES)))
+        )
+
 
 class FeatureState(StrEnum):
     ON = "on"
@@ -132,6 +139,33 @@ class InterfaceInfo:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Growth:
+    """What an interface's counters grew by, between one reading of them and another."""
+
+    kernel: NDArray[np.int64]  #: see balance.KERNEL
+    queue: NDArray[np.int64]  #: drops, packets and bytes waiting, see kernel.queues
+    port: NDArray[np.int64]  #: words of kernel.wire.PORT_COUNTERS
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Evidence:
+    """All that was counted of one interface since its books began. balance.balance() makes books of it.
+
+    Counters move while they are read: sockets' figures are of a moment between two readings of the others,
+    at both ends. `low` and `high` are what the others grew by at least and at most.
+    """
+
+    since: float  #: wall clock at which the books began
+    low: Growth
+    high: Growth
+    sockets: NDArray[np.uint64] | None  #: model.COUNTERS of sockets; None: there is no meter
+    whole: bool  #: the meter counts all sockets of the machine
+    link_header: int  #: bytes of each frame, 0: none that counts
+    hook: str  #: as in InterfaceInfo
+    upper: tuple[str, ...] = ()  #: names of the interfaces that stand on it
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Snapshot:
     """Everything known after one tick.
 
@@ -149,6 +183,7 @@ class Snapshot:
     interfaces  ifindex u4 + class counters: u8 columns ``<dir>_<class>_packets|bytes`` with dir in|out
                 and class ipv4|ipv6|arp|other|multicast (multicast overlaps the others)
     targets     address object(str): ``192.0.2.1`` or ``2001:db8::/32``, since f8
+    host        one row: each packet of the machine once, whatever interfaces it passed
 
     An IPv4 address in a V16 column is ``::ffff:a.b.c.d``. All zeroes and port 0 mean "any".
     For targets ``in`` is what was sent *to* the target, ``out`` what came *from* it.
@@ -168,6 +203,8 @@ class Snapshot:
     started: float = 0.0  #: wall clock at which this daemon started
     unit_names: tuple[str, ...] = ()
     links: Mapping[int, InterfaceInfo] = field(default_factory=dict)  #: by ifindex, all interfaces
+    host: Table = field(default_factory=Table.one_row)
+    books: Mapping[int, Evidence] = field(default_factory=dict)  #: by ifindex, monitored interfaces
     features: tuple[Feature, ...] = ()
     losses: tuple[Loss, ...] = ()
     cost: Cost = field(default_factory=Cost)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any, Protocol
 
 import numpy as np
@@ -12,6 +13,7 @@ from netmond.errors import KernelError, LimitExceeded
 from netmond.flowrows import FlowRows
 from netmond.kernel import wire
 from netmond.model import COUNTERS, RATES, FlowKind, Table
+from netmond.topology import Role
 
 _CROWDED = 7 / 8  # share of rows in use from which silent flows are given up sooner
 _IDLE, _IDLE_IF_CROWDED = 120.0, 10.0  # seconds
@@ -36,9 +38,22 @@ class Tables(Protocol):
     @property
     def forwarded(self) -> Hash: ...
 
-    def set_port(self, ifindex: int, place: int, *, link_header: int, loopback: bool) -> None: ...
+    def set_port(
+        self,
+        ifindex: int,
+        place: int,
+        *,
+        link_header: int,
+        loopback: bool,
+        flags: int = 0,
+        master: int = 0,
+        address: bytes = bytes(6),
+    ) -> None: ...
 
     def unset_port(self, ifindex: int) -> None: ...
+
+    def keep_ports(self, ifindexes: Collection[int]) -> None:
+        """Stops counting for all others."""
 
 
 class Ports:
@@ -47,14 +62,60 @@ class Ports:
     def __init__(self, tables: Tables) -> None:
         self._tables = tables
         self._places: dict[int, int] = {}
+        self._roles: dict[int, Role] = {}
+        self._extent = 0  # beyond it no place was ever used
         self._free = list(range(tables.port_counters.capacity - 1, -1, -1))
         self._base = np.zeros((tables.port_counters.capacity, _WORDS), np.uint64)
         self._previous: dict[int, NDArray[np.uint64]] = {}
         self._rates: dict[int, NDArray[np.float64]] = {}
+        self._of_host = np.zeros((1, len(COUNTERS)), np.uint64)
+        self._earlier_of_host = np.zeros((1, len(COUNTERS)), np.uint64)
         self._forwarded = Tallies()
 
     def __contains__(self, ifindex: int) -> bool:
         return ifindex in self._places
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self._places)
+
+    def checkpoint(self) -> dict[str, NDArray[Any]]:
+        """The interfaces, and what their counters began with."""
+        places = np.fromiter(self._places.values(), np.intp, len(self._places))
+        zero = np.zeros(len(COUNTERS), np.uint64)
+        previous = [self._previous.get(ifindex, zero) for ifindex in self._places]
+        return {
+            "ports.ifindex": np.fromiter(self._places, np.uint32, len(places)),
+            "ports.place": places,
+            "ports.base": self._base[places],
+            "ports.previous": np.array(previous, np.uint64).reshape(len(places), len(COUNTERS)),
+            "ports.extent": np.array([self._extent]),
+            "ports.of_host": self._of_host,
+            "ports.earlier_of_host": self._earlier_of_host,
+            **self._forwarded.checkpoint("forwarded."),
+        }
+
+    def resume(self, arrays: Mapping[str, NDArray[Any]]) -> None:
+        """Goes on from a checkpoint of the same tables. No interface is open yet."""
+        ifindexes, places = arrays["ports.ifindex"].tolist(), arrays["ports.place"].tolist()
+        self._places = dict(zip(ifindexes, places, strict=True))
+        self._free = [place for place in self._free if place not in places]
+        self._base[places] = arrays["ports.base"]
+        self._previous = dict(zip(ifindexes, arrays["ports.previous"], strict=True))
+        self._extent = int(arrays["ports.extent"][0])
+        self._of_host = arrays["ports.of_host"]
+        self._earlier_of_host = arrays["ports.earlier_of_host"]
+        self._forwarded.resume(arrays, "forwarded.", wire.FORWARDED_KEY, wire.TALLY)
+        self._tables.keep_ports(self._places)
+
+    def include(self, other: Ports) -> None:
+        """Lets counters go on from those of another, for the interfaces that both have."""
+        before = other.current()
+        for row, (ifindex, place) in enumerate(other._places.items()):
+            if ifindex in self._places:
+                self._base[self._places[ifindex]] -= other._grown([place])[0]
+                self._previous[ifindex] = before.counters[row]
+        self._earlier_of_host = self._earlier_of_host + other._host()
+        self._of_host = other._of_host
 
     def open(self, ifindex: int, *, link_header: int, loopback: bool) -> None:
         """Counts for this interface from now on. LimitExceeded: too many."""
@@ -63,18 +124,42 @@ class Ports:
         place = self._free.pop()
         self._base[place] = self._tables.port_counters.sums(place + 1)[place]
         try:
-            self._tables.set_port(ifindex, place, link_header=link_header, loopback=loopback)
+            self._tell(ifindex, place, Role(link_header=link_header, loopback=loopback))
         except KernelError:
             self._free.append(place)
             raise
         self._places[ifindex] = place
+        self._extent = max(self._extent, place + 1)
 
     def close(self, ifindex: int) -> None:
         """Stops counting for this interface."""
         self._free.append(self._places.pop(ifindex))
         self._previous.pop(ifindex, None)
         self._rates.pop(ifindex, None)
+        self._roles.pop(ifindex, None)
         self._tables.unset_port(ifindex)
+
+    def arrange(self, roles: Mapping[int, Role]) -> None:
+        """Tells the programs how the interfaces stand on each other now, see topology.roles()."""
+        for ifindex in [index for index in self._roles if index not in roles]:
+            del self._roles[ifindex]
+            if ifindex not in self._places:
+                self._tables.unset_port(ifindex)
+        for ifindex, role in roles.items():
+            if self._roles.get(ifindex) != role:
+                self._tell(ifindex, self._places.get(ifindex, wire.NO_PLACE), role)
+                self._roles[ifindex] = role
+
+    def _tell(self, ifindex: int, place: int, role: Role) -> None:
+        self._tables.set_port(
+            ifindex,
+            place,
+            link_header=role.link_header,
+            loopback=role.loopback,
+            flags=role.flags,
+            master=role.master,
+            address=role.address,
+        )
 
     def table(self, now: Now) -> Table:
         """All monitored interfaces as in model.Snapshot, at a tick: rates are taken anew."""
@@ -89,8 +174,7 @@ class Ports:
     def current(self) -> Table:
         """The same between two ticks: the counters of now, the rates of the last tick."""
         places = list(self._places.values())
-        sums = self._tables.port_counters.sums(max(places, default=-1) + 1)
-        grown = (sums[places] - self._base[places]).view(wire.PORT_COUNTERS).reshape(len(places))
+        grown = self._grown(places).view(wire.PORT_COUNTERS).reshape(len(places))
         counters = np.zeros((len(places), len(COUNTERS)), np.uint64)
         columns: dict[str, NDArray[Any]] = {"ifindex": np.array(list(self._places), np.uint32)}
         for offset, direction in ((0, "in"), (2, "out")):
@@ -106,6 +190,32 @@ class Ports:
         still = np.zeros(len(RATES))
         rates = np.array([self._rates.get(ifindex, still) for ifindex in self._places])
         return Table(columns=columns, counters=counters, rates=rates.reshape(-1, len(RATES)))
+
+    def words(self) -> dict[int, NDArray[np.uint64]]:
+        """What the programs counted for each interface since it is monitored: words of PORT_COUNTERS."""
+        return dict(zip(self._places, self._grown(list(self._places.values())), strict=True))
+
+    def host(self, now: Now) -> Table:
+        """One row: each packet of the machine once. Rates are of the time since the last call."""
+        before, self._of_host = self._of_host, self._host()
+        return Table(
+            columns={}, counters=self._of_host, rates=rates_of(self._of_host - before, now.interval)
+        )
+
+    def _host(self) -> NDArray[np.uint64]:
+        """The sum of all places, whoever had them: what an interface counted stays when it goes."""
+        every = self._tables.port_counters.sums(self._extent).view(wire.PORT_COUNTERS)
+        counters = self._earlier_of_host.copy()
+        for offset, direction in ((0, "in"), (2, "out")):
+            once = every[direction]["once"]
+            for column, unit in ((offset, "packets"), (offset + 1, "bytes")):
+                counters[0, [column, column + 4]] += once[unit].sum()
+        return counters
+
+    def _grown(self, places: list[int]) -> NDArray[np.uint64]:
+        """What places have counted since they were opened, as words of struct port_counters."""
+        sums = self._tables.port_counters.sums(max(places, default=-1) + 1)
+        return sums[places] - self._base[places]
 
     def add_forwarded(self, flows: FlowRows, now: Now) -> None:
         """Adds the forwarded flows; those silent for long leave the kernel's table, for good."""

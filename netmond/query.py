@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from netmond import views
+from netmond.balance import balance
 from netmond.errors import InvalidArgs, LimitExceeded, NoSuchInterface, NoSuchUser
 from netmond.model import COUNTERS, RATES, FlowKind, InterfaceInfo, Network, Snapshot, Table
 from netmond.users import Names
@@ -36,6 +37,7 @@ OPTIONS: Mapping[str, Mapping[str, str]] = {
     "targets": _COMMON,
 }
 
+_BOOKS_OPTIONS = {"interface": "s"}
 _KERNEL = ("rx_packets", "rx_bytes", "tx_packets", "tx_bytes")
 _FIGURES = (*COUNTERS, *RATES, "bytes", "byte_rate")
 _INTERFACE_NUMBERS = ("index", "monitored", *(f"kernel_{name}" for name in _KERNEL), *_FIGURES)
@@ -179,6 +181,40 @@ def user_detail(snapshot: Snapshot, uid: int, limit: int, names: Names) -> Row:
     return row
 
 
+def books(snapshot: Snapshot, options: Mapping[str, tuple[str, Any]]) -> Answer:
+    """The books of all monitored interfaces, or of one: a row a line. InvalidArgs, NoSuchInterface."""
+    wanted = check_options(_BOOKS_OPTIONS, options).get("interface")
+    chosen = list(snapshot.books)
+    if wanted is not None:
+        asked = _ifindex(snapshot, wanted)
+        if not snapshot.links[asked].monitored:
+            raise InvalidArgs(f"{wanted} is not monitored; see: netmonctl interface add")
+        chosen = [index for index in chosen if index == asked]
+    rows = [
+        row
+        for index in sorted(chosen, key=lambda index: snapshot.links[index].name)
+        for direction in ("in", "out")
+        for row in _book(snapshot, index, direction)
+    ]
+    return Answer(total=len(rows), rows=rows)
+
+
+def _book(snapshot: Snapshot, index: int, direction: str) -> Iterable[Row]:
+    evidence = snapshot.books[index]
+    for line in balance(evidence, direction):
+        yield {
+            "interface": snapshot.links[index].name,
+            "index": index,
+            "since": evidence.since,
+            "direction": direction,
+            "line": line.name,
+            "layer": line.layer,
+            "line_packets": line.amount.packets,
+            "line_bytes": line.amount.bytes,
+            "note": line.note,
+        }
+
+
 def target_row(snapshot: Snapshot, address: str) -> Row | None:
     """The row of one target; None if it has no figures (yet)."""
     place = np.flatnonzero(snapshot.targets.columns["address"] == address)
@@ -200,6 +236,7 @@ def describe(snapshot: Snapshot, version: str) -> Row:
         ],
         "losses": [asdict(loss) for loss in snapshot.losses],
         "totals": _figures(snapshot.users.counters.sum(axis=0), snapshot.users.rates.sum(axis=0)),
+        "host": _figures(snapshot.host.counters[0], snapshot.host.rates[0]),
         "interfaces": sorted(links, key=lambda row: str(row["name"])),
         "users": len(snapshot.users),
         "flows": len(snapshot.flows),

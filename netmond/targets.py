@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from ipaddress import ip_network
 from typing import Any, Protocol
 
 import numpy as np
@@ -26,6 +27,9 @@ class Tables(Protocol):
 
     def unset_target(self, network: Network) -> None: ...
 
+    def keep_targets(self, networks: Collection[Network]) -> None:
+        """Takes all others out of the tries."""
+
     def announce_targets(self, ipv4: int, ipv6: int) -> None:
         """Tells the programs that the tries have changed, and how many targets there are now."""
 
@@ -38,13 +42,13 @@ class Targets:
 
     def __init__(self, tables: Tables, limit: int) -> None:
         self._tables = tables
-        self._limit = min(limit, tables.target_counters.capacity)
+        self.limit = min(limit, tables.target_counters.capacity)
         self._places: dict[Network, int] = {}
         self._since: dict[Network, float] = {}
-        self._free = list(range(self._limit - 1, -1, -1))
-        self._base = np.zeros((self._limit, len(_FIELDS)), np.uint64)
+        self._free = list(range(self.limit - 1, -1, -1))
+        self._base = np.zeros((self.limit, len(_FIELDS)), np.uint64)
         self._previous = np.zeros_like(self._base)  # counters at the last tick, by place
-        self._rates = np.zeros((self._limit, len(RATES)))
+        self._rates = np.zeros((self.limit, len(RATES)))
         self._addresses: NDArray[np.object_] | None = None  # of the last table, while they are right
 
     def __len__(self) -> int:
@@ -66,7 +70,7 @@ class Targets:
                 raise AlreadyExists(f"{network_text(network)} is a target already")
         if len(wanted) > len(self._free):
             raise LimitExceeded(
-                f"at most {self._limit} targets, {len(self._places)} in use:"
+                f"at most {self.limit} targets, {len(self._places)} in use:"
                 " remove some or raise [targets] limit"
             )
         added: list[Network] = []
@@ -87,6 +91,32 @@ class Targets:
         """Lets a target go on from the counters (the first four of model.COUNTERS) of an earlier run."""
         self._base[self._places[network]] -= counters[: len(_FIELDS)]
         self._since[network] = since
+
+    def checkpoint(self) -> dict[str, NDArray[Any]]:
+        """The targets, and what their counters began with."""
+        places = self._used()
+        return {
+            "targets.network": np.array([network_text(network) for network in self._places], "S"),
+            "targets.place": places,
+            "targets.since": np.fromiter(self._since.values(), np.float64, len(places)),
+            "targets.base": self._base[places],
+            "targets.previous": self._previous[places],
+        }
+
+    def resume(self, arrays: Mapping[str, NDArray[Any]]) -> None:
+        """Goes on from a checkpoint of the same tables. There are no targets yet."""
+        places = arrays["targets.place"].tolist()
+        networks = [ip_network(text.decode()) for text in arrays["targets.network"].tolist()]
+        self._places = dict(zip(networks, places, strict=True))
+        self._since = dict(zip(networks, arrays["targets.since"].tolist(), strict=True))
+        taken = set(places)
+        self._free = [place for place in self._free if place not in taken]
+        self._base[places] = arrays["targets.base"]
+        self._previous[places] = arrays["targets.previous"]
+        for network, place in self._places.items():
+            self._tables.set_target(network, place)
+        self._tables.keep_targets(self._places)
+        self._announce()
 
     def remove(self, networks: Sequence[Network]) -> None:
         """Stops counting for these; all or none. NoSuchTarget."""

@@ -1,8 +1,9 @@
-"""Totals and targets that outlast the daemon: taken up at the start, saved every minute and at the end.
+"""Totals and targets on the disk: taken up at the start, saved every minute and at the end.
 
 Totals are those of one boot, as the kernel's own interface counters are: after the next boot they begin
-anew, and only the targets added by hand are still there. What was counted after the last saving is lost if
-the daemon is killed. Nothing is counted twice: to what it takes up a run adds what its own programs count.
+anew, and only the targets added by hand are still there. A handover (handover.py) knows more, and then they
+are not needed; without one what was counted after the last saving is lost if the daemon is killed. Nothing
+is counted twice: to what it takes up a run adds what its own programs count.
 """
 
 from __future__ import annotations
@@ -18,12 +19,13 @@ from typing import Any
 import numpy as np
 
 from netmond.accounts import Earlier
-from netmond.collector import Sockets, Traffic
+from netmond.attribution import Attribution
 from netmond.config import TargetsConfig
 from netmond.errors import NetmondError
 from netmond.model import COUNTERS, Loss, Network, Snapshot, Table
 from netmond.query import network_text
 from netmond.state import KINDS, Book, State, load, save
+from netmond.targets import Targets
 
 log = logging.getLogger(__name__)
 
@@ -48,24 +50,14 @@ def boot_id(environ: Mapping[str, str]) -> str:
 class Totals:
     """What was saved by the last run, until it is taken up, and the saving. Belongs to one event loop."""
 
-    def __init__(
-        self,
-        directory: Path,
-        *,
-        boot: str,
-        now: float,
-        current: Callable[[], tuple[Snapshot, Iterable[Network]]],
-    ) -> None:
-        """Reads what was saved; a file that is no good costs the totals, and a warning.
-
-        current: the last snapshot, and the targets of the configuration.
-        """
+    def __init__(self, directory: Path, *, boot: str, now: float) -> None:
+        """Reads what was saved; a file that is no good costs the totals, and a warning."""
         self._directory = directory
-        self._current = current
+        self._current: Callable[[], tuple[Snapshot, Iterable[Network]]] | None = None
         self._now = now
         saved = _usable(directory, boot, now)
         self._boot = boot
-        self._since = saved.since
+        self.since = saved.since  #: Unix time at which counting began, in this run or before
         self._books = dict(saved.books)  # later only those that no part of this run goes on with
         self._due = monotonic() + INTERVAL
         self._turn = asyncio.Lock()
@@ -73,28 +65,21 @@ class Totals:
         self._failing = False
         self._task: asyncio.Task[None] | None = None
 
-    @property
-    def since(self) -> float:
-        """Unix time at which counting began, in this run or before."""
-        return self._since
+    def restore_owners(self, owners: Attribution) -> None:
+        """Lets totals of users, units and processes go on from those saved."""
+        users, units, processes = (self._books[kind] for kind in ("user", "unit", "process"))
+        owners.restore(
+            Earlier([uid for (uid,) in users.keys], users.counters),
+            Earlier([path for (path,) in units.keys], units.counters),
+            Earlier(
+                [(pid, comm.encode("latin-1"), uid, unit) for pid, comm, uid, unit in processes.keys],
+                processes.counters,
+            ),
+        )
 
-    def take_up(self, sockets: Sockets | None, traffic: Traffic | None, config: TargetsConfig) -> None:
-        """Gives the parts that work what was saved of theirs, and all targets. What belongs to a part that
-        does not work now is kept for another start. Call before the first tick."""
-        if sockets:
-            users, units, processes = (self._books.pop(kind) for kind in ("user", "unit", "process"))
-            sockets.meter.restore(
-                Earlier([uid for (uid,) in users.keys], users.counters),
-                Earlier([path for (path,) in units.keys], units.counters),
-                Earlier(
-                    [(pid, comm.encode("latin-1"), uid, unit) for pid, comm, uid, unit in processes.keys],
-                    processes.counters,
-                ),
-            )
-        if traffic:
-            self._take_up_targets(traffic, config, self._books.pop("target"))
-
-    def _take_up_targets(self, traffic: Traffic, config: TargetsConfig, saved: Book) -> None:
+    def restore_targets(self, targets: Targets, config: TargetsConfig) -> None:
+        """Adds the targets of the configuration and those saved, which go on from there."""
+        saved = self._books["target"]
         known = {ip_network(address): row for row, (address, _, _) in enumerate(saved.keys)}
         by_hand = (network for network, row in known.items() if saved.keys[row][2])
         wanted = list(dict.fromkeys([*config.addresses, *by_hand]))
@@ -102,11 +87,26 @@ class Totals:
             log.warning(
                 "%d targets exceed [targets] limit = %d: the last are left out", len(wanted), config.limit
             )
-        traffic.targets.add(wanted[: config.limit], self._now)
+        targets.add(wanted[: config.limit], self._now)
         for network in wanted[: config.limit]:
             if network in known:
                 row = known[network]
-                traffic.targets.restore(network, saved.keys[row][1], saved.counters[row])
+                targets.restore(network, saved.keys[row][1], saved.counters[row])
+
+    def begin(
+        self,
+        *,
+        owners: bool,
+        targets: bool,
+        current: Callable[[], tuple[Snapshot, Iterable[Network]]],
+    ) -> None:
+        """From now on saves what `current` gives, the last snapshot and the targets of the configuration, of
+        the parts that work; what is of others stays for another start."""
+        for kinds, works in ((("user", "unit", "process"), owners), (("target",), targets)):
+            if works:
+                for kind in kinds:
+                    self._books.pop(kind)
+        self._current = current
 
     # -- saving --------------------------------------------------------------------------------------
 
@@ -127,7 +127,8 @@ class Totals:
                 return
             wanted, self._due = self._asked, monotonic() + INTERVAL
             try:
-                await asyncio.to_thread(self._write, *self._current())
+                if self._current:
+                    await asyncio.to_thread(self._write, *self._current())
             except NetmondError as error:
                 self._failures += 1
                 if not self._failing:
@@ -148,7 +149,7 @@ class Totals:
             kind: self._books[kind] if kind in self._books else _book(kind, snapshot, configured)
             for kind in KINDS
         }
-        save(self._directory, State(boot=self._boot, since=self._since, books=books))
+        save(self._directory, State(boot=self._boot, since=self.since, books=books))
 
 
 def _usable(directory: Path, boot: str, now: float) -> State:

@@ -52,6 +52,10 @@ class Manager(Interface):
     def list_interfaces(self, caller: Caller, options: Options) -> tuple[object, Row]:
         return self.viewing.interfaces(options)
 
+    @method("ListBooks", *_LIST, action=Action.READ_ALL)
+    def list_books(self, caller: Caller, options: Options) -> tuple[object, Row]:
+        return self.viewing.books(options)
+
     @method("ListTargets", *_LIST, action=Action.READ_ALL)
     def list_targets(self, caller: Caller, options: Options) -> tuple[object, Row]:
         return self.viewing.targets(options)

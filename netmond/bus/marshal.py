@@ -19,6 +19,7 @@ INTEGER_TYPES: Mapping[str, str] = {
     **dict.fromkeys(("uid", "pid", "flows", "flow_count", "family", "index", "srtt_us", "retransmits"), "u"),
     **dict.fromkeys(("local_port", "remote_port"), "q"),
     "total": "u",
+    **dict.fromkeys(("line_packets", "line_bytes"), "x"),
 }
 
 _STRUCTS = {

@@ -40,6 +40,12 @@ class Viewing:
         answer = query.select(snapshot, query.parse("interfaces", plain_options(options)), self.names)
         return answer.rows, query.meta(snapshot, "all", answer.total)
 
+    def books(self, options: Options) -> tuple[object, Row]:
+        """Rows and meta of ListBooks; the caller is authorised."""
+        snapshot = self.monitor.snapshot
+        answer = query.books(snapshot, plain_options(options))
+        return answer.rows, query.meta(snapshot, "all", answer.total)
+
     def targets(self, options: Options) -> tuple[object, Row]:
         """Rows and meta of ListTargets; the caller is authorised."""
         snapshot = self.monitor.snapshot

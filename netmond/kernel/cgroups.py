@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Iterable
 from pathlib import Path
 
 from netmond.errors import Unavailable
+from netmond.kernel.mounts import mounts
 
 
 def find_cgroup2(mountinfo: str | None = None) -> Path:
@@ -15,18 +15,13 @@ def find_cgroup2(mountinfo: str | None = None) -> Path:
 
     mountinfo: text in the format of proc_pid_mountinfo(5), for tests. Unavailable: there is none.
     """
-    text = Path("/proc/self/mountinfo").read_text() if mountinfo is None else mountinfo
-    for line in text.splitlines():
-        before, _, after = line.partition(" - ")
-        if after.split(" ", 1)[0] == "cgroup2":
-            return Path(_ESCAPE.sub(lambda match: chr(int(match[1], 8)), before.split(" ")[4]))
+    for point, kind in mounts(mountinfo):
+        if kind == "cgroup2":
+            return point
     raise Unavailable(
         "no cgroup2 hierarchy is mounted: boot with systemd, or mount -t cgroup2 none /sys/fs/cgroup/unified"
     )
 
-
-#: Space, tab, newline and backslash in proc_pid_mountinfo(5).
-_ESCAPE = re.compile(r"\\([0-7]{3})")
 
 #: Paths from which those of cgroups long gone are forgotten.
 _REMEMBERED = 1 << 16

@@ -9,6 +9,7 @@ As a program (``python3 -m netmond.kernel.compile FD``) this module is that chil
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import socket
@@ -44,12 +45,28 @@ class Program:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Unit:
-    """One C file, the sizes it is compiled with, and the programs and maps wanted from it."""
+    """One C file, the sizes it is compiled with, and the programs and maps wanted from it.
+
+    `place` is what its programs attach to, if that is settled.
+    """
 
     source: str
     defines: Mapping[str, int]
     programs: tuple[Program, ...]
     maps: tuple[str, ...]
+    place: str = ""
+
+    @property
+    def name(self) -> str:
+        return Path(self.source).stem
+
+    def fingerprint(self) -> str:
+        """Twelve hexadecimal digits: the same for builds that can go on with each other's programs."""
+        directory = source_directory()
+        hash_ = hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode())
+        for path in (directory / self.source, *sorted(directory.glob("*.h"))):
+            hash_.update(path.read_bytes())
+        return hash_.hexdigest()[:12]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -137,10 +154,18 @@ _OFFSETS = (
         (
             ("SKB_DEV_OFFSET", "sk_buff", "dev"),
             ("SKB_CB_OFFSET", "sk_buff", "cb"),
+            ("SKB_ROUTE_OFFSET", "sk_buff", "_skb_refdst"),
             ("DEV_MTU_OFFSET", "net_device", "mtu"),
+            ("ROUTE_METRICS_OFFSET", "dst_entry", "_metrics"),
+            ("ROUTE_EXPIRES_OFFSET", "dst_entry", "expires"),
+            ("ROUTE_LEARNED_MTU_OFFSET", "rtable", "rt_pmtu"),  # a struct rtable begins with a dst_entry
             ("CB4_FRAGMENT_OFFSET", "inet_skb_parm", "frag_max_size"),
             ("CB6_FRAGMENT_OFFSET", "inet6_skb_parm", "frag_max_size"),
         ),
+    ),
+    (
+        "the kernel's own answers are root's",
+        (("SOCK_SOCKET_OFFSET", "sock", "sk_socket"), ("SOCKET_FILE_OFFSET", "socket", "file")),
     ),
     (
         "sockets older than netmond have no process",

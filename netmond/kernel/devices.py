@@ -11,10 +11,16 @@ from netmond.kernel import netlink
 from netmond.model import InterfaceInfo
 
 # include/uapi/linux/if_link.h
-_IFLA_IFNAME, _IFLA_OPERSTATE, _IFLA_LINKINFO, _IFLA_STATS64 = 3, 16, 18, 23
+_IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_LINK, _IFLA_MASTER, _IFLA_OPERSTATE = 1, 3, 5, 10, 16
+_IFLA_LINKINFO, _IFLA_STATS64, _IFLA_LINK_NETNSID = 18, 23, 37
 _IFLA_INFO_KIND = 1
 _IFINFOMSG = struct.Struct("=BxHiII")  # family, type, index, flags, change
-_STATS64 = struct.Struct("=4Q")  # the first of struct rtnl_link_stats64: packets and bytes
+_STATS64 = struct.Struct("=8Q")  # the first of struct rtnl_link_stats64
+_STATS64_NAMES = (
+    "rx_packets", "tx_packets", "rx_bytes", "tx_bytes", "rx_errors", "tx_errors", "rx_dropped", "tx_dropped",
+)  # fmt: skip
+_NUMBER = struct.Struct("=I")
+_MAC = 6
 _IFF_LOOPBACK = 0x8
 _ARPHRD_ETHER, _ARPHRD_LOOPBACK = 1, 772
 _OPERSTATES = ("unknown", "notpresent", "down", "lowerlayerdown", "testing", "dormant", "up")
@@ -30,11 +36,14 @@ _NEXT_HOP = struct.Struct("=HHi")  # struct rtnexthop: length, flags and hops, i
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Device:
-    """An interface and what monitoring it needs to know: its link-layer header in bytes, 0 for none."""
+    """An interface and what monitoring it needs to know."""
 
     info: InterfaceInfo
-    link_header: int
+    link_header: int  #: bytes, 0: none
     loopback: bool
+    address: bytes = bytes(_MAC)  #: of Ethernet
+    master: int = 0  #: index of the bridge, bond, ... that it belongs to, 0: none
+    link: int = 0  #: index of the interface it stands on (VLAN), or is connected to (veth), if that is here
 
 
 def devices() -> dict[int, Device]:
@@ -52,7 +61,7 @@ def _device(answer: bytes) -> Device:
     _, arp_type, index, flags, _ = _IFINFOMSG.unpack_from(answer)
     found = netlink.attributes(answer, _IFINFOMSG.size)
     name = found[_IFLA_IFNAME].rstrip(b"\0").decode(errors="replace")
-    rx_packets, tx_packets, rx_bytes, tx_bytes = _STATS64.unpack_from(found[_IFLA_STATS64])
+    address = found.get(_IFLA_ADDRESS, b"")
     state = found.get(_IFLA_OPERSTATE, b"\0")[0]
     return Device(
         info=InterfaceInfo(
@@ -60,16 +69,18 @@ def _device(answer: bytes) -> Device:
             index=index,
             kind=_kind(name, flags, found),
             state=_OPERSTATES[state] if state < len(_OPERSTATES) else "unknown",
-            kernel={
-                "rx_packets": rx_packets,
-                "rx_bytes": rx_bytes,
-                "tx_packets": tx_packets,
-                "tx_bytes": tx_bytes,
-            },
+            kernel=dict(zip(_STATS64_NAMES, _STATS64.unpack_from(found[_IFLA_STATS64]), strict=True)),
         ),
         link_header=_ETHERNET_HEADER if arp_type in (_ARPHRD_ETHER, _ARPHRD_LOOPBACK) else 0,
         loopback=bool(flags & _IFF_LOOPBACK),
+        address=address if len(address) == _MAC else bytes(_MAC),
+        master=_number(found.get(_IFLA_MASTER)),
+        link=0 if _IFLA_LINK_NETNSID in found else _number(found.get(_IFLA_LINK)),
     )
+
+
+def _number(value: bytes | None) -> int:
+    return int(_NUMBER.unpack(value)[0]) if value else 0
 
 
 def _kind(name: str, flags: int, found: dict[int, bytes]) -> str:

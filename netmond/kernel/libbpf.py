@@ -10,6 +10,7 @@ import errno
 import os
 from ctypes import POINTER, byref, c_char_p, c_int, c_size_t, c_uint32, c_void_p
 from functools import cache
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,6 +30,8 @@ _TC_F_REPLACE = 1
 
 #: enum bpf_attach_type
 TRACE_ITER = 28
+
+_BPF_LINK_TYPE_CGROUP = 3
 
 _PIECE = 1 << 15  # bytes of an iterator's output read at a time: what the kernel holds ready
 
@@ -86,6 +89,25 @@ class _ProgInfo(ctypes.Structure):
     )
 
 
+class _LinkInfo(ctypes.Structure):
+    """The start of struct bpf_link_info: cgroup.cgroup_id, or {xdp,tcx}.ifindex in its low half."""
+
+    _fields_ = (
+        ("type", c_uint32),
+        ("id", c_uint32),
+        ("prog_id", c_uint32),
+        ("padding", c_uint32),
+        ("target", ctypes.c_uint64),
+        ("rest", ctypes.c_uint64 * 8),
+    )
+
+
+class _MapInfo(ctypes.Structure):
+    """The start of struct bpf_map_info."""
+
+    _fields_ = (("type", c_uint32), ("id", c_uint32), ("rest", ctypes.c_uint64 * 16))
+
+
 @cache
 def _library() -> ctypes.CDLL:
     try:
@@ -95,6 +117,7 @@ def _library() -> ctypes.CDLL:
     library.libbpf_set_print(None)  # its messages come as exceptions from here
     library.bpf_link_create.argtypes = [c_int, c_int, c_int, c_void_p]
     library.bpf_map_update_elem.argtypes = [c_int, c_void_p, c_void_p, ctypes.c_uint64]
+    library.bpf_map_get_next_key.argtypes = [c_int, c_void_p, c_void_p]
     library.bpf_map_delete_elem.argtypes = [c_int, c_void_p]
     library.bpf_map_lookup_and_delete_elem.argtypes = [c_int, c_void_p, c_void_p]
     library.bpf_map_lookup_batch.argtypes = [c_int, *[c_void_p] * 4, POINTER(c_uint32), c_void_p]
@@ -104,6 +127,9 @@ def _library() -> ctypes.CDLL:
     for name in ("attach", "detach", "query"):
         getattr(library, f"bpf_tc_{name}").argtypes = [POINTER(_TcHook), POINTER(_TcOpts)]
     library.bpf_prog_get_fd_by_id.argtypes = [c_uint32]
+    library.bpf_obj_pin.argtypes = [c_int, c_char_p]
+    library.bpf_obj_get.argtypes = [c_char_p]
+    library.bpf_link_update.argtypes = [c_int, c_int, c_void_p]
     library.btf__load_vmlinux_btf.restype = c_void_p
     library.btf__free.argtypes = [c_void_p]
     library.btf__find_by_name_kind.argtypes = [c_void_p, c_char_p, c_uint32]
@@ -146,6 +172,19 @@ def create_link(program: int, target: int, attach_type: int, flags: int = 0) -> 
     options = _LinkCreateOpts(sz=_LinkCreateOpts.unused.offset, flags=flags)
     pointer = byref(options) if flags else None
     return _check(_library().bpf_link_create(program, target, attach_type, pointer), "cannot attach")
+
+
+def update_link(link: int, program: int) -> None:
+    """Puts a program in the place of a link's: every packet meets either the old or the new one."""
+    _check(_library().bpf_link_update(link, program, None), "cannot replace a program")
+
+
+def link_target(link: int) -> int:
+    """What a link of a cgroup or an interface is attached to: cgroup id or ifindex; 0: it is gone."""
+    info, size = _LinkInfo(), c_uint32(ctypes.sizeof(_LinkInfo))
+    _check(_library().bpf_obj_get_info_by_fd(link, byref(info), byref(size)), "cannot inspect a link")
+    is_cgroup = info.type == _BPF_LINK_TYPE_CGROUP
+    return int(info.target) if is_cgroup else int(info.target) & 0xFFFFFFFF
 
 
 def iterate(program: int) -> bytes:
@@ -208,11 +247,42 @@ def program_name(program_id: int) -> str:
         os.close(descriptor)
 
 
+# -- pins: names in a bpffs that keep an object alive ---------------------------------------------------
+
+
+def pin(descriptor: int, path: Path) -> None:
+    """Gives a map, program or link a name in a bpffs."""
+    _check(_library().bpf_obj_pin(descriptor, os.fsencode(path)), f"cannot pin {path}")
+
+
+def open_pin(path: Path) -> int:
+    """A descriptor of what is pinned there."""
+    return _check(_library().bpf_obj_get(os.fsencode(path)), f"cannot open {path}")
+
+
 # -- maps --------------------------------------------------------------------------------------------
 
 
 def _pointer(array: NDArray[np.generic] | np.generic) -> c_void_p:
     return c_void_p(np.asarray(array).__array_interface__["data"][0])
+
+
+def map_id(map_: int) -> int:
+    """The number the kernel gave a map; no other gets it in this boot."""
+    info, size = _MapInfo(), c_uint32(ctypes.sizeof(_MapInfo))
+    _check(_library().bpf_obj_get_info_by_fd(map_, byref(info), byref(size)), "cannot inspect a map")
+    return int(info.id)
+
+
+def map_keys(map_: int, key: NDArray[np.generic]) -> list[bytes]:
+    """The keys of a map that has no batch calls (tries). `key`: an array of one key, used as a buffer."""
+    next_key = _library().bpf_map_get_next_key
+    found: list[bytes] = []
+    position = None
+    while next_key(map_, position, _pointer(key)) >= 0:
+        found.append(key.tobytes())
+        position = _pointer(key)
+    return found
 
 
 def map_push(map_: int, values: NDArray[np.uint32]) -> None:

@@ -1,7 +1,8 @@
 """Attaches the loaded programs, and takes them off again.
 
-Everything is a bpf_link where the kernel has one: it goes with the daemon, however that ends. Only tc on
-kernels before 6.6 has none; there a filter stays behind after SIGKILL, and the next start removes it.
+Everything is a bpf_link where the kernel has one: pinned for the next daemon, or gone with this one, however
+it ends. Only tc on kernels before 6.6 has none; there a filter stays behind after SIGKILL, and the next
+start puts its own in its place, or removes it.
 """
 
 from __future__ import annotations
@@ -9,13 +10,17 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping
 from contextlib import ExitStack, suppress
+from functools import partial
 from pathlib import Path
 
 from netmond.errors import KernelError
 from netmond.kernel import libbpf, programs
+from netmond.kernel.pins import Links
 
 #: Where our filter sits in clsact: a priority nobody else is likely to use marks it as ours.
 _TC_HANDLE, _TC_PRIORITY = 1, 0xC0DE
+
+_XDP_FLAGS = {"xdp": libbpf.XDP_FLAGS_DRV_MODE, "xdp-generic": libbpf.XDP_FLAGS_SKB_MODE}
 
 _METER = (
     ("meter_ingress", programs.CGROUP_INET_INGRESS),
@@ -31,7 +36,7 @@ _TC = (
 )
 
 
-def attach_meter(loaded: Mapping[str, int], cgroup: Path) -> ExitStack:
+def attach_meter(loaded: Mapping[str, int], cgroup: Path, links: Links) -> ExitStack:
     """Attaches the meter to a cgroup beside whatever others have there; closing the result detaches.
 
     Links, because a plain attachment at the root would disable systemd's IPAddressDeny= for the whole host.
@@ -43,7 +48,8 @@ def attach_meter(loaded: Mapping[str, int], cgroup: Path) -> ExitStack:
     stack = ExitStack()
     try:
         for name, attach_type in _METER:
-            stack.callback(os.close, libbpf.create_link(loaded[name], directory, attach_type))
+            create = partial(libbpf.create_link, loaded[name], directory, attach_type)
+            stack.callback(links.attach(name, loaded[name], create).close)
     except KernelError:
         stack.close()
         raise
@@ -55,33 +61,48 @@ def attach_meter(loaded: Mapping[str, int], cgroup: Path) -> ExitStack:
 class Attachment:
     """An interface with our programs on it; `hook` says which kind: tcx, tc, xdp or xdp-generic."""
 
-    def __init__(self, loaded: Mapping[str, int], ifindex: int, mode: str) -> None:
+    def __init__(self, loaded: Mapping[str, int], ifindex: int, mode: str, links: Links) -> None:
         """mode: ``auto`` (tc both ways), ``tc``, ``xdp`` (native), ``xdp-generic``. KernelError: refused."""
         with ExitStack() as stack:
-            if mode in ("xdp", "xdp-generic"):
-                flags = libbpf.XDP_FLAGS_DRV_MODE if mode == "xdp" else libbpf.XDP_FLAGS_SKB_MODE
-                link = libbpf.create_link(loaded["interface_xdp"], ifindex, programs.XDP, flags)
-                stack.callback(os.close, link)
-                self._attach_tc(stack, loaded, ifindex, _TC[1:])
+            if mode in _XDP_FLAGS:
+                self._leave(links, ifindex, "interface_ingress", *(_XDP_FLAGS.keys() - {mode}))
+                _remove_filter("interface_ingress", ifindex, libbpf.TC_INGRESS)
+                program = loaded["interface_xdp"]
+                create = partial(libbpf.create_link, program, ifindex, programs.XDP, _XDP_FLAGS[mode])
+                stack.callback(links.attach(f"{ifindex}-{mode}", program, create).close)
+                self._attach_tc(stack, loaded, ifindex, _TC[1:], links)
                 self.hook: str = mode
             else:
-                self.hook = self._attach_tc(stack, loaded, ifindex, _TC)
+                self._leave(links, ifindex, *_XDP_FLAGS)
+                self.hook = self._attach_tc(stack, loaded, ifindex, _TC, links)
             self._stack = stack.pop_all()
 
     @staticmethod
+    def _leave(links: Links, ifindex: int, *hooks: str) -> None:
+        """Ends what an earlier daemon attached elsewhere, so that no frame is counted twice."""
+        for hook in hooks:
+            links.drop(f"{ifindex}-{hook}")
+
+    @staticmethod
     def _attach_tc(
-        stack: ExitStack, loaded: Mapping[str, int], ifindex: int, hooks: Iterable[tuple[str, int, int]]
+        stack: ExitStack,
+        loaded: Mapping[str, int],
+        ifindex: int,
+        hooks: Iterable[tuple[str, int, int]],
+        links: Links,
     ) -> str:
         hook = "tcx"
         for name, direction, tcx in hooks:
+            # Before others: most of them end the chain. We always hand the packet on.
+            create = partial(libbpf.create_link, loaded[name], ifindex, tcx, libbpf.BPF_F_BEFORE)
             try:
-                # Before others: most of them end the chain. We always hand the packet on.
-                link = libbpf.create_link(loaded[name], ifindex, tcx, libbpf.BPF_F_BEFORE)
-                stack.callback(os.close, link)
+                stack.callback(links.attach(f"{ifindex}-{name}", loaded[name], create).close)
             except KernelError:  # before 6.6
                 attach_filter(loaded[name], ifindex, direction)
                 stack.callback(_detach_filter, ifindex, direction)
                 hook = "tc"
+            else:
+                _remove_filter(name, ifindex, direction)
         return hook
 
     def close(self) -> None:
@@ -104,8 +125,14 @@ def remove_leftovers(ifindexes: Iterable[int]) -> int:
     removed = 0
     for ifindex in ifindexes:
         for name, direction, _ in _TC:
-            program = libbpf.tc_query(ifindex, direction, handle=_TC_HANDLE, priority=_TC_PRIORITY)
-            if program and name.startswith(libbpf.program_name(program) or "-"):
-                _detach_filter(ifindex, direction)
-                removed += 1
+            removed += _remove_filter(name, ifindex, direction)
     return removed
+
+
+def _remove_filter(name: str, ifindex: int, direction: int) -> bool:
+    """Removes a filter of that name from our place in clsact; False: there was none."""
+    program = libbpf.tc_query(ifindex, direction, handle=_TC_HANDLE, priority=_TC_PRIORITY)
+    if not program or not name.startswith(libbpf.program_name(program) or "-"):
+        return False
+    _detach_filter(ifindex, direction)
+    return True

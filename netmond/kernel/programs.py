@@ -22,6 +22,9 @@ OWNERS_PROGRAM = "bpf_iter__task_file"
 MAX_PORTS = 256
 OVERFLOWS = 8192
 
+#: Pairs of interfaces between which sockets may change without loss: a table size.
+DETOURS = 1024
+
 
 def possible_cpus(text: str | None = None) -> int:
     """How many CPUs the kernel may ever bring up: the length of its per-CPU arrays.
@@ -34,11 +37,16 @@ def possible_cpus(text: str | None = None) -> int:
     return int(text.strip().split(",")[-1].split("-")[-1]) + 1
 
 
-def socket_unit(*, slots: int, peers: int) -> Unit:
+#: Names of what is below.
+UNITS = ("sockets", "interfaces")
+
+
+def socket_unit(*, slots: int, peers: int, cgroup: str = "") -> Unit:
     """What to compile for SocketTables and the meter's links."""
     return Unit(
+        place=cgroup,
         source="sockets.c",
-        defines={"SLOTS": slots, "PEERS": peers, "OVERFLOWS": OVERFLOWS},
+        defines={"SLOTS": slots, "PEERS": peers, "OVERFLOWS": OVERFLOWS, "DETOURS": DETOURS},
         programs=(
             Program(name="meter_ingress", kind="CGROUP_SKB", attach_type=CGROUP_INET_INGRESS),
             Program(name="meter_egress", kind="CGROUP_SKB", attach_type=CGROUP_INET_EGRESS),
@@ -52,7 +60,7 @@ def socket_unit(*, slots: int, peers: int) -> Unit:
                 loss="sockets older than netmond have no process",
             ),
         ),
-        maps=("slots", "flows", "free_slots", "peers", "overflow", "losses", "settings"),
+        maps=("slots", "flows", "free_slots", "peers", "overflow", "detours", "losses", "settings"),
     )
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import mmap
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +18,7 @@ from numpy.typing import DTypeLike, NDArray
 from netmond.errors import KernelError
 from netmond.kernel import libbpf, wire
 from netmond.kernel.prefilter import Prefilter
-from netmond.kernel.programs import MAX_PORTS, OVERFLOWS, possible_cpus, target_capacity
+from netmond.kernel.programs import DETOURS, MAX_PORTS, OVERFLOWS, possible_cpus, target_capacity
 from netmond.model import Network
 
 _FILTER_WORDS = (1 << wire.FILTER_BITS) // 64
@@ -62,13 +62,13 @@ class LongArray:
         """Copies of some elements. The pages around them are mapped just for that."""
         if not len(places):
             return np.zeros(0, self._dtype)
-        per_page = mmap.PAGESIZE // self._dtype.itemsize
-        first = int(places.min()) // per_page
-        pages = int(places.max()) // per_page + 1 - first
-        size, start = pages * mmap.PAGESIZE, first * mmap.PAGESIZE
-        with mmap.mmap(self._descriptor, size, mmap.MAP_SHARED, mmap.PROT_READ, offset=start) as memory:
-            whole = np.frombuffer(memory, self._dtype, pages * per_page)
-            taken: NDArray[Any] = whole[places - first * per_page]
+        size = self._dtype.itemsize
+        first, last = int(places.min()), int(places.max())
+        start = first * size // mmap.PAGESIZE * mmap.PAGESIZE
+        length = -(-((last + 1) * size - start) // mmap.PAGESIZE) * mmap.PAGESIZE
+        with mmap.mmap(self._descriptor, length, mmap.MAP_SHARED, mmap.PROT_READ, offset=start) as memory:
+            whole = np.frombuffer(memory, self._dtype, last + 1 - first, first * size - start)
+            taken: NDArray[Any] = whole[places - first]
             del whole  # or the mapping could not be closed
         return taken
 
@@ -139,11 +139,12 @@ class SocketTables:
     settings: NDArray[np.uint64]
     peers: HashTable
     overflow: HashTable
+    detours: HashTable
     free_slots: int  #: descriptor of the stack
 
     @staticmethod
-    def open(maps: Mapping[str, int], *, slots: int, peers: int) -> SocketTables:
-        """Maps the arrays and fills the stack of free slots, the lowest on top."""
+    def open(maps: Mapping[str, int], *, slots: int, peers: int, fresh: bool = True) -> SocketTables:
+        """Maps the arrays. If they are fresh, fills the stack of free slots, the lowest on top."""
         tables = SocketTables(
             slots=LongArray(maps["slots"], wire.SLOT, slots),
             flows=LongArray(maps["flows"], wire.FLOW, slots),
@@ -151,10 +152,16 @@ class SocketTables:
             settings=map_array(maps["settings"], np.uint64, wire.SETTINGS),
             peers=HashTable(maps["peers"], wire.PEER_KEY, wire.TALLY, peers),
             overflow=HashTable(maps["overflow"], wire.OVERFLOW_KEY, wire.TALLY, OVERFLOWS),
+            detours=HashTable(maps["detours"], wire.DETOUR_KEY, wire.TALLY, DETOURS),
             free_slots=maps["free_slots"],
         )
-        tables.give_back(np.arange(slots - 1, -1, -1, dtype=np.uint32))
+        if fresh:
+            tables.give_back(np.arange(slots - 1, -1, -1, dtype=np.uint32))
         return tables
+
+    def count_interfaces_of(self, netns: int) -> None:
+        """Tells the programs whose interface numbers mean something here: the cookie of a namespace."""
+        self.settings[wire.SETTING_NETNS] = netns
 
     def give_back(self, slots: NDArray[np.uint32]) -> None:
         """Makes slots free for new sockets, and sockets without one look again."""
@@ -181,7 +188,7 @@ class InterfaceTables:
     def open(maps: Mapping[str, int], *, targets: int, forwarded: int) -> InterfaceTables:
         cpus = possible_cpus()
         words = map_array(maps["target_filter"], np.uint64, 2 * _FILTER_WORDS)
-        tables = InterfaceTables(
+        return InterfaceTables(
             port_counters=CpuArray(maps["port_counters"], wire.PORT_COUNTERS, cpus, MAX_PORTS),
             target_counters=CpuArray(
                 maps["target_counters"], wire.TARGET_COUNTERS, cpus, target_capacity(targets)
@@ -195,16 +202,34 @@ class InterfaceTables:
             targets4=maps["targets4"],
             targets6=maps["targets6"],
         )
-        tables.announce_targets(0, 0)
-        return tables
 
-    def set_port(self, ifindex: int, place: int, *, link_header: int, loopback: bool) -> None:
-        """Lets the programs count for an interface."""
-        port = np.array([(place, wire.PORT_LOOPBACK if loopback else 0, link_header)], wire.PORT)
+    def set_port(
+        self,
+        ifindex: int,
+        place: int,
+        *,
+        link_header: int,
+        loopback: bool,
+        flags: int = 0,
+        master: int = 0,
+        address: bytes = bytes(6),
+    ) -> None:
+        """Lets the programs count for an interface, or with wire.NO_PLACE know of it. The rest as in
+        topology.Role."""
+        if loopback:
+            flags |= wire.PORT_LOOPBACK | wire.PORT_ECHO
+        port = np.array([(place, flags, link_header, master, list(address), 0)], wire.PORT)
         libbpf.map_update(self.ports, np.array([ifindex], np.uint32), port)
 
     def unset_port(self, ifindex: int) -> None:
         libbpf.map_delete(self.ports, np.array([ifindex], np.uint32))
+
+    def keep_ports(self, ifindexes: Collection[int]) -> None:
+        """Stops counting for all other interfaces."""
+        for key in libbpf.map_keys(self.ports, np.zeros(1, np.uint32)):
+            ifindex = int.from_bytes(key, sys.byteorder)
+            if ifindex not in ifindexes:
+                self.unset_port(ifindex)
 
     def set_target(self, network: Network, place: int) -> None:
         """Lets the programs count for a prefix; announce_targets() makes it certain."""
@@ -214,6 +239,14 @@ class InterfaceTables:
     def unset_target(self, network: Network) -> None:
         libbpf.map_delete(self._trie(network), _trie_key(network))
         self._filter(network).remove(network)
+
+    def keep_targets(self, networks: Collection[Network]) -> None:
+        """Takes all other prefixes out of the tries."""
+        wanted = {_trie_key(network).tobytes() for network in networks}
+        for trie, size in ((self.targets4, 8), (self.targets6, 20)):
+            for key in libbpf.map_keys(trie, np.zeros(size, np.uint8)):
+                if key not in wanted:
+                    libbpf.map_delete(trie, np.frombuffer(key, np.uint8))
 
     def announce_targets(self, ipv4: int, ipv6: int) -> None:
         """Empties the programs' memory of earlier look-ups and tells them how many targets there are."""

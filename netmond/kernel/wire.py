@@ -5,9 +5,22 @@ Host byte order; addresses are 16 bytes in network order, IPv4 mapped to ::ffff:
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 ADDRESS = np.dtype("V16")
+
+
+def word_of(record: np.dtype[Any], *names: str) -> int:
+    """The place of the u8 word in which a field begins, a name for each level."""
+    offset = 0
+    for name in names:
+        assert record.fields is not None
+        record, at, *_ = record.fields[name]
+        offset += at
+    return offset // 8
+
 
 DIRECTION = np.dtype(
     [
@@ -19,12 +32,15 @@ DIRECTION = np.dtype(
         ("last_seen", "u8"),
         ("srtt_us", "u4"),
         ("retransmits", "u4"),
-        ("unused", "u8", (2,)),
+        ("ifindex", "u4"),
+        ("unused", "u4"),
+        ("unused2", "u8"),
     ]
 )
 
 #: `note` of a slot's in direction
 SLOT_RELEASED = 1
+SLOT_FREE = 2
 
 SLOT = np.dtype([("in", DIRECTION), ("out", DIRECTION)])
 
@@ -58,6 +74,7 @@ FLOW_OLDER = 4
 FLOW_LISTENER = 8
 FLOW_RELEASED = 16
 FLOW_CONNECTED = 32
+FLOW_CONTROL = 64
 
 TALLY = np.dtype(
     [
@@ -72,9 +89,16 @@ TALLY = np.dtype(
     ]
 )
 
+#: The words that netmond.accounts works with: bytes, surplus and packets, in and out.
+_WORDS = [(way, name) for way in ("in", "out") for name in ("bytes", "surplus", "packets")]
+SLOT_COUNTED = tuple(word_of(SLOT, way, name) for way, name in _WORDS)
+TALLY_COUNTED = tuple(word_of(TALLY, f"{way}_{name}") for way, name in _WORDS)
+
 PEER_KEY = np.dtype([("cookie", "u8"), ("remote", ADDRESS), ("remote_port", "u2"), ("unused", "u2", (3,))])
 
-OVERFLOW_KEY = np.dtype([("uid", "u4"), ("unused", "u4"), ("cgroup", "u8")])
+OVERFLOW_KEY = np.dtype([("uid", "u4"), ("ifindex", "u4"), ("cgroup", "u8")])
+
+DETOUR_KEY = np.dtype([("home", "u4"), ("ifindex", "u4"), ("protocol", "u4"), ("unused", "u4")])
 
 HELD_SOCKET = np.dtype([("cookie", "u8"), ("pid", "u4"), ("unused", "u4"), ("comm", "S16")])
 
@@ -95,22 +119,56 @@ FORWARDED_KEY = np.dtype(
 CLASSES = ("ipv4", "ipv6", "arp", "other", "multicast")
 EXCLUSIVE_CLASSES = len(CLASSES) - 1
 
-CLASS = np.dtype([("packets", "u8"), ("bytes", "u8")])
+AMOUNT = np.dtype([("packets", "u8"), ("bytes", "u8")])
+
+#: Order of the parts in PORT_DIRECTION; each frame is in one of the first four.
+PARTS = (
+    "sockets",
+    "kernel",
+    "upper",
+    "forwarded",
+    "routed",
+    "routed_kernel",
+    "fragments",
+    "routed_fragments",
+)
+EXCLUSIVE_PARTS = 4
 
 PORT_DIRECTION = np.dtype(
     [
         ("stack_packets", "u8"),
         ("stack_bytes", "u8"),
-        ("class", CLASS, (len(CLASSES),)),
-        ("unused", "u8", (4,)),
+        ("class", AMOUNT, (len(CLASSES),)),
+        ("tagged", "u8"),
+        ("once", AMOUNT),
+        ("part", AMOUNT, (len(PARTS),)),
+        ("unused", "u8"),
     ]
 )
 
 PORT_COUNTERS = np.dtype([("in", PORT_DIRECTION), ("out", PORT_DIRECTION)])
 
-PORT = np.dtype([("index", "u4"), ("flags", "u2"), ("link_header", "u2")])
+PORT = np.dtype(
+    [
+        ("index", "u4"),
+        ("flags", "u2"),
+        ("link_header", "u2"),
+        ("master", "u4"),
+        ("address", "u1", (6,)),
+        ("unused", "u2"),
+    ]
+)
+
+#: `index` of a port that is not monitored
+NO_PLACE = 0xFFFFFFFF
 
 PORT_LOOPBACK = 1
+PORT_ECHO = 2
+PORT_UPPER = 4
+PORT_SHARED = 8
+PORT_SLAVE = 16
+PORT_BRIDGED = 32
+PORT_TRUNK = 64
 
 TARGET_COUNTERS = np.dtype(
     [("in_packets", "u8"), ("in_bytes", "u8"), ("out_packets", "u8"), ("out_bytes", "u8")]
@@ -120,8 +178,8 @@ TARGET_COUNTERS = np.dtype(
 FILTER_BITS = 16
 
 #: Places in the `settings` arrays
-SETTING_EPOCH, SETTING_TARGETS4, SETTING_TARGETS6 = range(3)
-SETTINGS = 3
+SETTING_EPOCH, SETTING_TARGETS4, SETTING_TARGETS6, SETTING_NETNS = range(4)
+SETTINGS = 4
 
 #: The loss ledgers, in the order of the kernel's enums: stable name and meaning.
 SOCKET_LOSSES = (
@@ -130,7 +188,9 @@ SOCKET_LOSSES = (
     ("meter.no-storage", "packets whose socket got no storage (memory): counted per user and unit"),
     ("meter.overflow-full", "packets beyond even that: counted under nobody"),
     ("meter.peers-full", "packets counted in their socket's row but no peer's; raise [meter] peers"),
-    ("meter.no-socket", "packets that reached the meter without a socket"),
+    ("meter.no-socket", "packets that reached the meter without a socket: counted under nobody"),
+    ("meter.no-peer", "packets with a damaged IP header, of raw sockets: counted in their socket's row"),
+    ("meter.detours-full", "packets in the books of another interface than they passed"),
 )
 INTERFACE_LOSSES = (
     ("interfaces.forwarded-full", "forwarded packets missing among the flows; raise [interfaces] forwarded"),

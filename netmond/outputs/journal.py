@@ -97,9 +97,10 @@ class JournalOutput:
             self._summarise(snapshot)
 
     def close(self) -> None:
-        """A last summary, and that nothing more comes."""
+        """What was held back, a last summary, and that nothing more comes."""
         if self._last is None:
             return
+        self._report_losses(self._last, pause=0.0)
         if self._period:
             self._summarise(self._last)
         counts = tuple(self._last.users.counters[:, :4].sum(axis=0).tolist())
@@ -140,21 +141,25 @@ class JournalOutput:
                 },
             )  # fmt: skip
 
-    def _report_losses(self, snapshot: Snapshot) -> None:
-        """Losses that grew, each at once and then at most once a minute."""
+    def _report_losses(self, snapshot: Snapshot, pause: float = LOSS_PAUSE) -> None:
+        """Losses that grew, each at once and then with a pause; all since the last message is told."""
         for loss in snapshot.losses:
-            count, when = self._losses.get(loss.name, (0, float("-inf")))
-            if loss.count > count and not when <= snapshot.time < when + LOSS_PAUSE:
-                self._losses[loss.name] = (loss.count, snapshot.time)
-                more = loss.count - count
-                self._send(
-                    MessageId.LOSS, WARNING,
-                    f"{loss.name}: {more} more, {loss.count} in all: {loss.meaning}",
-                    {
-                        "NETMOND_LOSS": loss.name, "NETMOND_COUNT": str(more),
-                        "NETMOND_TOTAL": str(loss.count), "NETMOND_MEANING": loss.meaning,
-                    },
-                )  # fmt: skip
+            told_of, when = self._losses.get(loss.name, (0, float("-inf")))
+            if loss.count < told_of:  # it counts anew
+                told_of = 0
+                self._losses[loss.name] = told_of, when
+            if loss.count == told_of or when <= snapshot.time < when + pause:
+                continue
+            more = loss.count - told_of
+            self._deliver(
+                MessageId.LOSS, WARNING,
+                f"{loss.name}: {more} more, {loss.count} in all: {loss.meaning}",
+                {
+                    "NETMOND_LOSS": loss.name, "NETMOND_COUNT": str(more),
+                    "NETMOND_TOTAL": str(loss.count), "NETMOND_MEANING": loss.meaning,
+                },
+            )  # fmt: skip
+            self._losses[loss.name] = (loss.count, snapshot.time)  # now that it is told
 
     def _report_targets(self, before: Snapshot | None, snapshot: Snapshot) -> None:
         if before is None:
@@ -182,13 +187,13 @@ class JournalOutput:
         return _books(snapshot.users, "uid"), _books(snapshot.targets, "address")
 
     def _summarise(self, snapshot: Snapshot) -> None:
-        """Name those who had most bytes since the last summary."""
+        """Name those who had most bytes since the last summary; `top` limits how many."""
         period = max(0.0, snapshot.time - (self._summed or 0.0))
         self._summed = snapshot.time
         users, targets = self._books_of(snapshot)
         for uid, counts in _top(users, self._users, self._top):
             user = self._names.lookup(int(uid))
-            self._send(
+            self._deliver(
                 MessageId.USER_SUMMARY, INFO, f"User {user} {_traffic(counts)} in {period:.0f} s",
                 {
                     "NETMOND_USER": user, "NETMOND_USER_UID": uid,
@@ -196,20 +201,22 @@ class JournalOutput:
                 },
             )  # fmt: skip
         for target, counts in _top(targets, self._targets, self._top):
-            self._send(
+            self._deliver(
                 MessageId.TARGET_SUMMARY, INFO, f"Target {target} {_traffic(counts)} in {period:.0f} s",
                 {"NETMOND_TARGET": target, "NETMOND_PERIOD": f"{period:.0f}", **_fields(counts)},
             )  # fmt: skip
         self._users, self._targets = users, targets
 
     def _send(self, kind: MessageId, priority: int, message: str, fields: Mapping[str, str]) -> None:
-        suppressed: int | None = 0
-        if kind not in (MessageId.USER_SUMMARY, MessageId.TARGET_SUMMARY):  # `top` is their limit
-            suppressed = self._limit.take(kind, self._last.time if self._last else 0.0)
-        if suppressed is None:
-            return
-        message, more = told(message, suppressed)
-        self._sender(escape(message), priority, {"MESSAGE_ID": kind.value, **fields, **more})
+        """One message, unless there were too many of its kind."""
+        suppressed = self._limit.take(kind, self._last.time if self._last else 0.0)
+        if suppressed is not None:
+            message, more = told(message, suppressed)
+            self._deliver(kind, priority, message, {**fields, **more})
+
+    def _deliver(self, kind: MessageId, priority: int, message: str, fields: Mapping[str, str]) -> None:
+        """One message, of a kind that has its own limit."""
+        self._sender(escape(message), priority, {"MESSAGE_ID": kind.value, **fields})
 
 
 def _books(table: Table, key: str) -> Books:

@@ -74,8 +74,7 @@ class Worker:
             self.config = config
             self._order = _Order(config)
             if config is None:
-                self._snapshots.clear()
-                self._carried.clear()
+                self._discard()
             self._changed.notify()
         if self._thread.ident is None:
             self._thread.start()
@@ -103,8 +102,7 @@ class Worker:
         if self._thread.ident is not None:
             self._thread.join(seconds)
         with self._changed:
-            while self._snapshots:
-                self._drop(self._snapshots.popleft())
+            self._discard()
         return not self._thread.is_alive()
 
     def losses(self) -> tuple[Loss, ...]:
@@ -114,7 +112,7 @@ class Worker:
             Loss(
                 name=f"{name}.dropped",
                 count=self._dropped,
-                meaning="snapshots not delivered, because the output was too slow or failed",
+                meaning="snapshots not delivered: the output was too slow, failed or was switched off",
             ),
             Loss(
                 name=f"{name}.ended-flows",
@@ -150,6 +148,13 @@ class Worker:
         self._rows_lost += lost
         if len(rows):
             self._carried.append(rows)
+
+    def _discard(self) -> None:
+        """Count everything that waits as not delivered."""
+        while self._snapshots:
+            self._drop(self._snapshots.popleft())
+        self._rows_lost += sum(map(len, self._carried))
+        self._carried.clear()
 
     def _work(self) -> None:
         """The thread: everything that touches the output, in order."""

@@ -79,8 +79,20 @@ def _download(directory: Path, debs: Sequence[Path], tree: Path) -> None:
     (directory / _PACKAGES).write_text(_index(directory, sorted(directory.glob("*.deb"))))
 
 
+#: A longer struct flow, as a later release may have it: a file below /usr, what stands there, and what then.
+_LONGER_RECORD = (
+    ("share/netmond/bpf/types.h", "u64 unused3[2];", "u64 unused3[10];"),
+    (
+        "lib/python3/dist-packages/netmond/kernel/wire.py",
+        '("unused3", "u8", (2,))',
+        '("unused3", "u8", (10,))',
+    ),
+)
+
+
 def make_newer(directory: Path, debs: Sequence[Path]) -> None:
-    """The same packages as a later release would be: a higher version, also in what netmond says."""
+    """The same packages as a later release would be: a higher version, also in what netmond says, and
+    another layout of the records that its programs write."""
     directory.mkdir()
     for deb in debs:
         files = directory / deb.stem
@@ -91,6 +103,10 @@ def make_newer(directory: Path, debs: Sequence[Path]) -> None:
         control.write_text(control.read_text().replace(version, newer))
         for module in files.glob("usr/lib/python3/dist-packages/*/__init__.py"):
             module.write_text(module.read_text().replace(f'"{version}"', f'"{newer}"'))
+        for name, now, then in _LONGER_RECORD:
+            if (source := files / "usr" / name).exists():
+                assert now in source.read_text()
+                source.write_text(source.read_text().replace(now, then))
         (files / "DEBIAN/md5sums").unlink()  # of what has been changed; dpkg makes them itself
         _output("dpkg-deb", "--root-owner-group", "--build", str(files), str(directory))
         subprocess.run(["rm", "-r", str(files)], check=True)

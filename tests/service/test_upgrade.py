@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ import pytest
 from tests.kernel.deadline import eventually
 from tests.service.inside import answers, apt, ctl_json, described, main_pid, rows, run, show, systemctl
 from tests.service.programs import alive, held_by
-from tests.service.talk import Figures, Talker, of_users
+from tests.service.talk import NOTHING, Figures, Talker, echoed, of_users, total
 
 _CONFIGURATION = Path("/etc/netmond/netmond.toml")
 _DEFAULT = "#addresses = []"
@@ -24,6 +25,7 @@ class Before:
         self.pid = main_pid()
         self.objects = held_by(self.pid)
         self.users: dict[str, Figures] = of_users()
+        self.sent = NOTHING  #: by erin, while the upgrade was going on
         self.uids = {row["uid"] for row in rows("Users")}
         logs = eventually(lambda: list(Path("/var/log/netmond").rglob("*.log")), "users have logs")
         self.csv = {path: path.stat().st_size for path in logs}
@@ -37,9 +39,15 @@ def upgraded(installed: None, people: None, far: object) -> Before:
     systemctl("reload", "netmond")
     talker = Talker("erin")
     talker.exchange(23, 101)
-    talker.close()
     before = Before()
-    apt("install", *sorted(str(deb) for deb in Path("/opt/newer").glob("netmon*.deb")))
+    with ThreadPoolExecutor() as thread:
+        newer = sorted(str(deb) for deb in Path("/opt/newer").glob("netmon*.deb"))
+        upgrading = thread.submit(apt, "install", *newer)
+        while not upgrading.done():
+            talker.exchange(7, 101)
+            before.sent = total(before.sent, echoed(7, 101))
+        upgrading.result()
+    talker.close()
     eventually(answers, "netmond is on the bus")
     return before
 
@@ -63,11 +71,13 @@ def test_configuration_is_kept(upgraded: Before) -> None:
 
 
 def test_counts_are_kept(upgraded: Before) -> None:
-    """The users' totals go on: nobody sent anything meanwhile, so they are the same."""
+    """The users' totals go on, with what passed during the upgrade, to the byte: the newer programs took the
+    older ones' place one by one, and what those had counted was read in their layout."""
     after = of_users()
 
     assert upgraded.users["erin"][0] >= 23
-    assert after["erin"] == upgraded.users["erin"]
+    assert upgraded.sent > NOTHING
+    assert after["erin"] == total(upgraded.users["erin"], upgraded.sent)
     assert {row["uid"] for row in ctl_json("users")} >= upgraded.uids
 
 
@@ -79,8 +89,10 @@ def test_logs_are_kept(upgraded: Before) -> None:
 
 
 def test_old_programs_are_gone(upgraded: Before) -> None:
-    """Nothing counts twice: the old daemon's programs have left the kernel."""
-    eventually(lambda: not alive(upgraded.objects), "the kernel has freed what the old one had")
+    """Nothing counts twice: the old programs and maps have left the kernel, the links run the new ones."""
+    programs_and_maps = {kind: ids for kind, ids in upgraded.objects.items() if kind != "link"}
+    eventually(lambda: not alive(programs_and_maps), "the kernel has freed what the old one had")
+    assert held_by(main_pid())["link"] == upgraded.objects["link"]
 
 
 def test_nothing_else_was_touched(upgraded: Before) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from ipaddress import ip_address
 from typing import Any
 
@@ -115,16 +115,32 @@ class Hooks:
         self.target_counters = PerCpu(wire.TARGET_COUNTERS, targets)
         self.forwarded = Hash(wire.FORWARDED_KEY, wire.TALLY, forwarded)
         self.ports: dict[int, tuple[int, int, bool]] = {}  #: ifindex -> place, link header, loopback
+        self.roles: dict[int, tuple[int, int, bytes]] = {}  #: ifindex -> flags, master, its address
         self.targets: dict[Network, int] = {}
         self.announced: list[tuple[int, int]] = []
         self.refuse: set[object] = set()  #: networks and interface indexes that the kernel refuses
 
-    def set_port(self, ifindex: int, place: int, *, link_header: int, loopback: bool) -> None:
+    def set_port(
+        self,
+        ifindex: int,
+        place: int,
+        *,
+        link_header: int,
+        loopback: bool,
+        flags: int = 0,
+        master: int = 0,
+        address: bytes = bytes(6),
+    ) -> None:
         self._check(ifindex)
         self.ports[ifindex] = place, link_header, loopback
+        self.roles[ifindex] = flags, master, address
 
     def unset_port(self, ifindex: int) -> None:
         self.ports.pop(ifindex, None)
+        self.roles.pop(ifindex, None)
+
+    def keep_ports(self, ifindexes: Collection[int]) -> None:
+        self.ports = {ifindex: port for ifindex, port in self.ports.items() if ifindex in ifindexes}
 
     def set_target(self, network: Network, place: int) -> None:
         self._check(network)
@@ -132,6 +148,9 @@ class Hooks:
 
     def unset_target(self, network: Network) -> None:
         self.targets.pop(network, None)
+
+    def keep_targets(self, networks: Collection[Network]) -> None:
+        self.targets = {network: place for network, place in self.targets.items() if network in networks}
 
     def announce_targets(self, ipv4: int, ipv6: int) -> None:
         self.announced.append((ipv4, ipv6))

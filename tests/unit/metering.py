@@ -30,7 +30,9 @@ class Bench:
 
     def tick(self, seconds: float = 1.0) -> Usage:
         self.kernel.now += seconds
-        return self.meter.tick(moment(self.kernel.now, seconds))
+        usage = self.meter.tick(moment(self.kernel.now, seconds))
+        self.meter.release()
+        return usage
 
     def flows(self, seconds: float = 1.0) -> Table:
         return self.tick(seconds).flows.table()

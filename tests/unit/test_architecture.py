@@ -17,6 +17,7 @@ LEVELS = (
     {"netmond", "netmond.errors", "netmond.model", "netmond.kernel.wire"},
     {
         "netmond.accounts",
+        "netmond.checkpoint",
         "netmond.flowrows",
         "netmond.footprint",
         "netmond.kernel",
@@ -25,11 +26,12 @@ LEVELS = (
         "netmond.units",
         "netmond.users",
     },
-    {"netmond.attribution", "netmond.config", "netmond.ports", "netmond.state", "netmond.views"},
+    {"netmond.balance", "netmond.passages", "netmond.topology"},
+    {"netmond.attribution", "netmond.books", "netmond.config", "netmond.handover", "netmond.ports", "netmond.state", "netmond.views"},
     {"netmond.interfaces", "netmond.meter", "netmond.outputs", "netmond.query"},
     {"netmond.bus", "netmond.search", "netmond.targets"},
-    {"netmond.collector"},
-    {"netmond.assembly", "netmond.totals"},
+    {"netmond.collector", "netmond.succession", "netmond.totals"},
+    {"netmond.assembly"},
     {"netmond.daemon"},
     {"netmond.__main__"},
 )

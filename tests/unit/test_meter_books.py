@@ -17,6 +17,7 @@ from hypothesis.stateful import (
 )
 from numpy.typing import NDArray
 
+from netmond.meter import Usage
 from netmond.model import COUNTERS, FlowKind, Table
 from tests.unit.fakes import moment
 from tests.unit.metering import IDLE, PATHS, Bench
@@ -173,7 +174,7 @@ class Sockets(RuleBasedStateMachine):
 
     def look(self) -> None:
         """A tick; rows are disjoint: those that go on and those that have ended are all there is."""
-        usage = self.bench.meter.tick(moment(self.kernel.now))
+        usage = self.usage()
         flows = usage.flows.table()
         ended = flows.columns["ended"]
         self.ended += flows.counters[ended].sum(axis=0, dtype=np.uint64)
@@ -183,6 +184,11 @@ class Sockets(RuleBasedStateMachine):
         assert len(ids) == len(set(ids))
         assert everything.tolist() == usage.users.counters.sum(axis=0, dtype=np.uint64).tolist()
         assert usage.users.counters.sum() == usage.units.counters.sum()
+
+    def usage(self) -> Usage:
+        usage = self.bench.meter.tick(moment(self.kernel.now))
+        self.bench.meter.release()
+        return usage
 
     def transfer(self, socket: Socket, size: int, segments: int, outward: bool, peer: int) -> None:
         before = self.kernel.losses["meter.no-slot-packets"]

@@ -298,6 +298,7 @@ class TestManyProcesses:
             for _ in range(3):
                 kernel.now += 1
                 usage = meter.tick(moment(kernel.now))
+                meter.release()
                 flows = usage.flows.table()
 
                 assert {usage.unit_names[row] for row in flows.columns["unit_index"]} <= {

@@ -72,10 +72,14 @@ class Run:
             if hooks
             else None
         )
-        self.totals = Totals(
-            directory, boot=boot, now=self.now, current=lambda: (self.collector.snapshot, self.configured)
+        self.totals = Totals(directory, boot=boot, now=self.now)
+        if sockets:
+            self.totals.restore_owners(sockets.meter.owners)
+        if traffic:
+            self.totals.restore_targets(self.targets, TargetsConfig(addresses=self.configured, limit=limit))
+        self.totals.begin(
+            owners=meter, targets=hooks, current=lambda: (self.collector.snapshot, self.configured)
         )
-        self.totals.take_up(sockets, traffic, TargetsConfig(addresses=self.configured, limit=limit))
         self.collector = Collector(
             sockets=sockets,
             traffic=traffic,
@@ -95,7 +99,9 @@ class Run:
 
     def tick(self) -> Snapshot:
         self.bench.kernel.now += 1
-        return self.collector.tick()
+        snapshot = self.collector.tick()
+        self.bench.meter.release()
+        return snapshot
 
     def stop(self) -> None:
         """The end of a run in good order."""

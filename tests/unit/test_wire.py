@@ -19,8 +19,10 @@ LAYOUTS: dict[str, np.dtype[Any]] = {
     "tally": wire.TALLY,
     "peer_key": wire.PEER_KEY,
     "overflow_key": wire.OVERFLOW_KEY,
+    "detour_key": wire.DETOUR_KEY,
     "held_socket": wire.HELD_SOCKET,
     "forwarded_key": wire.FORWARDED_KEY,
+    "amount": wire.AMOUNT,
     "port_direction": wire.PORT_DIRECTION,
     "port_counters": wire.PORT_COUNTERS,
     "port": wire.PORT,
@@ -51,7 +53,8 @@ _DIRECTION = (
     b"\x00\xca\x9a\x3b\x00\x00\x00\x00"  # last_seen: 1 s
     b"\xad\x06\x00\x00"  # srtt_us: 1709
     b"\x17\x00\x00\x00"  # retransmits: 23
-    b"\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00"  # unused
+    b"\x02\x00\x00\x00"  # ifindex: 2
+    b"\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00"  # unused, unused2
 )
 _FLOW = (
     b"\xf1\x03\x00\x00\x00\x00\x00\x00"  # cookie: 1009
@@ -87,9 +90,17 @@ _PORT_DIRECTION = (
     b"\xc3\x02\x00\x00\x00\x00\x00\x00"  # class[CLASS_OTHER].bytes: 707
     b"\x0d\x00\x00\x00\x00\x00\x00\x00"  # class[CLASS_MULTICAST].packets: 13
     b"\x21\x05\x00\x00\x00\x00\x00\x00"  # class[CLASS_MULTICAST].bytes: 1313
-    b"\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00"  # unused
-    b"\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00"
+    b"\x11\x00\x00\x00\x00\x00\x00\x00"  # tagged: 17
+    b"\x13\x00\x00\x00\x00\x00\x00\x00"  # once.packets: 19
+    b"\x83\x07\x00\x00\x00\x00\x00\x00"  # once.bytes: 1923
+    + b"".join(
+        bytes([number, 0, 0, 0, 0, 0, 0, 0])  # part[...].packets: 1 to 8
+        + bytes([10 * number, 0, 0, 0, 0, 0, 0, 0])  # part[...].bytes: 10 to 80
+        for number in range(1, 9)
+    )
+    + bytes(8)  # unused
 )
+_PARTS = [(number, 10 * number) for number in range(1, 9)]
 
 #: struct -> bytes as a little-endian machine writes them, and what the fields must read as
 LITERALS: dict[str, tuple[bytes, dict[str, Any]]] = {
@@ -104,13 +115,15 @@ LITERALS: dict[str, tuple[bytes, dict[str, Any]]] = {
             "last_seen": 1_000_000_000,
             "srtt_us": 1709,
             "retransmits": 23,
-            "unused": [0, 0],
+            "ifindex": 2,
+            "unused": 0,
+            "unused2": 0,
         },
     ),
     "slot": (
         _DIRECTION  # in
         + bytes(64),  # out
-        {"in": (3, 1, 1009, 40, 5 | 7 << 32, 1_000_000_000, 1709, 23, [0, 0]), "out": (0,) * 8 + ([0, 0],)},
+        {"in": (3, 1, 1009, 40, 5 | 7 << 32, 1_000_000_000, 1709, 23, 2, 0, 0), "out": (0,) * 11},
     ),
     "flow": (
         _FLOW,
@@ -158,9 +171,16 @@ LITERALS: dict[str, tuple[bytes, dict[str, Any]]] = {
     ),
     "overflow_key": (
         b"\xd2\x04\x00\x00"  # uid: 1234
-        b"\x00\x00\x00\x00"  # unused
+        b"\x02\x00\x00\x00"  # ifindex: 2
         b"\xd3\x07\x00\x00\x00\x00\x00\x00",  # cgroup: 2003
-        {"uid": 1234, "unused": 0, "cgroup": 2003},
+        {"uid": 1234, "ifindex": 2, "cgroup": 2003},
+    ),
+    "detour_key": (
+        b"\x02\x00\x00\x00"  # home: 2
+        b"\x03\x00\x00\x00"  # ifindex: 3
+        b"\x11\x00\x00\x00"  # protocol: UDP
+        b"\x00\x00\x00\x00",  # unused
+        {"home": 2, "ifindex": 3, "protocol": 17, "unused": 0},
     ),
     "held_socket": (
         b"\xf1\x03\x00\x00\x00\x00\x00\x00"  # cookie: 1009
@@ -189,28 +209,54 @@ LITERALS: dict[str, tuple[bytes, dict[str, Any]]] = {
             "unused2": 0,
         },
     ),
+    "amount": (
+        b"\x02\x00\x00\x00\x00\x00\x00\x00"  # packets: 2
+        b"\xca\x00\x00\x00\x00\x00\x00\x00",  # bytes: 202
+        {"packets": 2, "bytes": 202},
+    ),
     "port_direction": (
         _PORT_DIRECTION,
         {
             "stack_packets": 11,
             "stack_bytes": 1009,
             "class": [(2, 202), (3, 303), (5, 505), (7, 707), (13, 1313)],
-            "unused": [0, 0, 0, 0],
+            "tagged": 17,
+            "once": (19, 1923),
+            "part": _PARTS,
+            "unused": 0,
         },
     ),
     "port_counters": (
-        bytes(128)  # in
+        bytes(256)  # in
         + _PORT_DIRECTION,  # out
         {
-            "in": (0, 0, [(0, 0)] * 5, [0] * 4),
-            "out": (11, 1009, [(2, 202), (3, 303), (5, 505), (7, 707), (13, 1313)], [0] * 4),
+            "in": (0, 0, [(0, 0)] * 5, 0, (0, 0), [(0, 0)] * 8, 0),
+            "out": (
+                11,
+                1009,
+                [(2, 202), (3, 303), (5, 505), (7, 707), (13, 1313)],
+                17,
+                (19, 1923),
+                _PARTS,
+                0,
+            ),
         },
     ),
     "port": (
         b"\x05\x00\x00\x00"  # index: 5
         b"\x01\x00"  # flags: PORT_LOOPBACK
-        b"\x0e\x00",  # link_header: 14
-        {"index": 5, "flags": wire.PORT_LOOPBACK, "link_header": 14},
+        b"\x0e\x00"  # link_header: 14
+        b"\x07\x00\x00\x00"  # master: 7
+        b"\x02\x00\x00\x00\x00\x09"  # address
+        b"\x00\x00",  # unused
+        {
+            "index": 5,
+            "flags": wire.PORT_LOOPBACK,
+            "link_header": 14,
+            "master": 7,
+            "address": [2, 0, 0, 0, 0, 9],
+            "unused": 0,
+        },
     ),
     "target_counters": (
         b"\x05\x00\x00\x00\x00\x00\x00\x00"  # in_packets: 5
@@ -359,7 +405,7 @@ def test_flags() -> None:
     """Bits have the values of the header's."""
     names = [name for name in HEADER.constants if name.startswith(("SLOT_", "FLOW_", "PORT_"))]
 
-    assert len(names) == 8
+    assert len(names) == 16
     assert {name: getattr(wire, name) for name in names} == {name: HEADER.constants[name] for name in names}
 
 
@@ -376,6 +422,14 @@ def test_classes() -> None:
 
     assert [f"CLASS_{name.upper()}" for name in wire.CLASSES] == names[:-1]
     assert wire.CLASSES[wire.EXCLUSIVE_CLASSES :] == ("multicast",)
+
+
+def test_parts() -> None:
+    """Parts of frames stand in the enum's order, those that hold every frame first."""
+    (names,) = (names for names in HEADER.enums if names[0].startswith("PART_"))
+
+    assert [f"PART_{name.upper()}" for name in wire.PARTS] == names[:-1]
+    assert wire.PARTS[: wire.EXCLUSIVE_PARTS] == ("sockets", "kernel", "upper", "forwarded")
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,180 @@
+"""The maps of a build that was replaced, as tables of today's layouts: copies, nothing changes any more."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from netmond.errors import KernelError
+from netmond.kernel import libbpf, wire
+from netmond.kernel.layout import Layout
+from netmond.kernel.pins import Generation
+from netmond.kernel.tables import HashTable, LongArray, map_array
+from netmond.model import Network
+
+
+def layouts(**dtypes: np.dtype[Any]) -> dict[str, Any]:
+    """Layouts by name, for from_json() of a later version."""
+    return {name: Layout.of(dtype).to_json() for name, dtype in dtypes.items()}
+
+
+SOCKET_LAYOUTS = layouts(slot=wire.SLOT, flow=wire.FLOW, overflow_key=wire.OVERFLOW_KEY, tally=wire.TALLY)
+INTERFACE_LAYOUTS = layouts(port_counters=wire.PORT_COUNTERS, target_counters=wire.TARGET_COUNTERS)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Former:
+    """A build that was replaced: its description, and what of its counts was accounted for already."""
+
+    generation: Generation
+    about: Mapping[str, Any]
+    arrays: Mapping[str, NDArray[Any]]
+
+    def layouts(self, *names: str) -> list[Layout]:
+        return [Layout.from_json(self.about["layouts"][name]) for name in names]
+
+    def sizes(self, *names: str) -> list[int]:
+        return [int(self.about["defines"][name]) for name in names]
+
+    def open(self, *names: str) -> dict[str, int]:
+        """Descriptors of its maps."""
+        opened: dict[str, int] = {}
+        try:
+            for name in names:
+                opened[name] = libbpf.open_pin(self.generation.path / "maps" / name)
+        except KernelError:
+            for descriptor in opened.values():
+                os.close(descriptor)
+            raise
+        return opened
+
+
+class _Records:
+    """A long array in another layout."""
+
+    def __init__(self, descriptor: int, capacity: int, layout: Layout, dtype: np.dtype[Any]) -> None:
+        self._array = LongArray(descriptor, np.dtype(f"V{layout.size}"), capacity)
+        self._layout, self._dtype = layout, dtype
+        self.capacity = capacity
+
+    def front(self, length: int) -> NDArray[Any]:
+        return self._layout.convert(self._array.front(length), self._dtype)
+
+    def take(self, places: NDArray[np.intp]) -> NDArray[Any]:
+        return self.front(int(places.max()) + 1)[places] if len(places) else np.zeros(0, self._dtype)
+
+
+class _Rows:
+    """What a hash held; or one that held nothing."""
+
+    capacity = 1
+
+    def __init__(self, keys: NDArray[Any], values: NDArray[Any]) -> None:
+        self._keys, self._values = keys, values
+
+    def read(self) -> tuple[NDArray[Any], NDArray[Any]]:
+        return self._keys, self._values
+
+    def take(self, key: NDArray[Any]) -> NDArray[Any] | None:
+        return None
+
+
+class _CpuSums:
+    """Counters of all CPUs in another layout."""
+
+    def __init__(
+        self, descriptor: int, cpus: int, capacity: int, layout: Layout, dtype: np.dtype[Any]
+    ) -> None:
+        whole = map_array(descriptor, f"V{layout.size}", cpus * capacity)
+        self._by_cpu = layout.convert(whole, dtype).view(np.uint64).reshape(cpus, capacity, -1)
+        self.capacity = capacity
+
+    def sums(self, length: int) -> NDArray[np.uint64]:
+        total: NDArray[np.uint64] = self._by_cpu[:, :length].sum(axis=0)
+        return total
+
+
+class FormerSockets:
+    """meter.Tables of a build of sockets.c, and its meter's checkpoint.
+
+    Peers and detours are left out: what they did is in their sockets' slots as well.
+    """
+
+    def __init__(self, former: Former) -> None:
+        """KernelError: the maps are not there any more."""
+        slot, flow, key, tally = former.layouts("slot", "flow", "overflow_key", "tally")
+        capacity, overflows = former.sizes("SLOTS", "OVERFLOWS")
+        self._maps = former.open("slots", "flows", "overflow")
+        self.slots = _Records(self._maps["slots"], capacity, slot, wire.SLOT)
+        self.flows = _Records(self._maps["flows"], capacity, flow, wire.FLOW)
+        overflow = HashTable(
+            self._maps["overflow"], np.dtype(f"V{key.size}"), np.dtype(f"V{tally.size}"), overflows
+        )
+        keys, values = overflow.read()
+        self.overflow = _Rows(key.convert(keys, wire.OVERFLOW_KEY), tally.convert(values, wire.TALLY))
+        self.peers = _Rows(np.zeros(0, wire.PEER_KEY), np.zeros(0, wire.TALLY))
+        self.detours = _Rows(np.zeros(0, wire.DETOUR_KEY), np.zeros(0, wire.TALLY))
+        self.arrays = {
+            **{name: array for name, array in former.arrays.items() if not name.startswith("peers.")},
+            "overflow.keys": key.convert(former.arrays["overflow.keys"], wire.OVERFLOW_KEY),
+            "overflow.values": tally.convert(former.arrays["overflow.values"], wire.TALLY),
+        }
+
+    def give_back(self, slots: NDArray[np.uint32]) -> None:
+        """Nobody takes them any more."""
+
+    def close(self) -> None:
+        for descriptor in self._maps.values():
+            os.close(descriptor)
+
+
+class FormerInterfaces:
+    """ports.Tables and targets.Tables of a build of interfaces.c, of which only the counters are left."""
+
+    def __init__(self, former: Former) -> None:
+        """KernelError: the maps are not there any more."""
+        port, target = former.layouts("port_counters", "target_counters")
+        cpus, ports, targets = former.sizes("CPUS", "PORTS", "TARGETS")
+        maps = former.open("port_counters", "target_counters")
+        try:
+            self.port_counters = _CpuSums(maps["port_counters"], cpus, ports, port, wire.PORT_COUNTERS)
+            self.target_counters = _CpuSums(
+                maps["target_counters"], cpus, targets, target, wire.TARGET_COUNTERS
+            )
+        finally:
+            for descriptor in maps.values():
+                os.close(descriptor)
+        self.forwarded = _Rows(np.zeros(0, wire.FORWARDED_KEY), np.zeros(0, wire.TALLY))
+        self.arrays = {
+            name: array for name, array in former.arrays.items() if not name.startswith("forwarded.")
+        }
+
+    def set_port(
+        self,
+        ifindex: int,
+        place: int,
+        *,
+        link_header: int,
+        loopback: bool,
+        flags: int = 0,
+        master: int = 0,
+        address: bytes = bytes(6),
+    ) -> None:
+        """As all below: nothing is counted here any more."""
+
+    def unset_port(self, ifindex: int) -> None: ...
+
+    def keep_ports(self, ifindexes: Collection[int]) -> None: ...
+
+    def set_target(self, network: Network, place: int) -> None: ...
+
+    def unset_target(self, network: Network) -> None: ...
+
+    def keep_targets(self, networks: Collection[Network]) -> None: ...
+
+    def announce_targets(self, ipv4: int, ipv6: int) -> None: ...

@@ -1,0 +1,166 @@
+"""Takes over what an earlier daemon's programs counted, and keeps for the next what was accounted for."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from ipaddress import ip_network
+from typing import Any, TypeVar
+
+from numpy.typing import NDArray
+
+from netmond.accounts import Now
+from netmond.errors import KernelError
+from netmond.handover import Handover, wait_for_programs
+from netmond.interfaces import Interfaces
+from netmond.kernel.compile import Loaded
+from netmond.kernel.former import (
+    INTERFACE_LAYOUTS,
+    SOCKET_LAYOUTS,
+    Former,
+    FormerInterfaces,
+    FormerSockets,
+)
+from netmond.meter import Meter
+from netmond.model import Network
+from netmond.ports import Ports
+from netmond.query import network_text
+from netmond.targets import Targets
+
+_Tables = TypeVar("_Tables")
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MeterSuccession:
+    """The meter's."""
+
+    handover: Handover
+    meter: Meter
+
+    @property
+    def since(self) -> float | None:
+        """Unix time at which counting began; None: it begins now, as far as the handover knows."""
+        since: float | None = self.handover.left.get("since")
+        return since
+
+    @property
+    def last_tick(self) -> int | None:
+        """When the last tick was taken, CLOCK_MONOTONIC in ns."""
+        moment: int | None = self.handover.left.get("monotonic_ns")
+        return moment
+
+    def resume(self) -> bool:
+        """Goes on from the checkpoint; False: there is none."""
+        if self.handover.totals is None:
+            return False
+        self.meter.owners.resume(self.handover.totals)
+        if self.handover.arrays is not None:
+            self.meter.resume(self.handover.arrays, wait_for_programs)
+        return True
+
+    def begin(self, loaded: Loaded) -> None:
+        """Call when the totals are what they are to go on from; then programs may be attached."""
+        self.handover.begin(loaded, SOCKET_LAYOUTS, self.meter.owners.checkpoint(), self.meter.checkpoint())
+
+    def settle(self, meter_of: Callable[[FormerSockets], Meter]) -> None:
+        """Adds what former builds have counted since the checkpoint; our programs run in their place.
+
+        meter_of: makes a meter like ours of other tables.
+        """
+        for tables in _replaced(self.handover, FormerSockets):
+            with closing(tables):
+                meter = meter_of(tables)
+                meter.owners.resume(self.handover.totals or {}, counters=False)
+                meter.resume(tables.arrays)
+                meter.tick(Now(monotonic_ns=0, wall=0.0, interval=0.0))
+                self.meter.owners.include(meter.owners)
+
+    def keep(self, *, since: float) -> None:
+        """After a tick: what it accounted for stays so, and slots nobody needs any more become free."""
+        moment = {"since": since, "monotonic_ns": time.monotonic_ns()}
+        if not self.handover.busy or self.handover.commit(
+            moment, self.meter.owners.checkpoint(), self.meter.checkpoint()
+        ):
+            self.meter.release()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrafficSuccession:
+    """That of interfaces and targets."""
+
+    handover: Handover
+    ports: Ports
+    targets: Targets
+    interfaces: Interfaces
+
+    def resume(self, configured: Sequence[Network]) -> bool:
+        """Goes on from the checkpoint with what is in the configuration now; False: there is none."""
+        if self.handover.totals is None:
+            return False
+        self.interfaces.choose(*self.handover.left.get("by_hand", ({}, [])))
+        if self.handover.arrays is not None:
+            self.ports.resume(self.handover.arrays)
+            self.targets.resume(self.handover.arrays)
+        for former in self.handover.former:
+            self._add(map(_network, former.arrays["targets.network"].tolist()))
+        once = map(ip_network, self.handover.left.get("configured", ()))
+        self.targets.remove([each for each in once if each in self.targets and each not in configured])
+        self._add(configured)
+        return True
+
+    def _add(self, networks: Iterable[Network]) -> None:
+        """Adds those that are no targets yet, as far as there is room."""
+        new = [network for network in networks if network not in self.targets]
+        room = self.targets.limit - len(self.targets)
+        if len(new) > room:
+            log.warning("%d targets exceed [targets] limit: the last are left out", len(new) - room)
+        self.targets.add(new[:room], time.time())
+
+    def begin(self, loaded: Loaded) -> None:
+        """Call when all targets are there; then programs may be attached."""
+        self.handover.begin(loaded, INTERFACE_LAYOUTS, {}, self._arrays())
+
+    def settle(self) -> None:
+        """Lets figures go on from those of former builds; our programs run in their place."""
+        for tables in _replaced(self.handover, FormerInterfaces):
+            ports = Ports(tables)
+            ports.resume(tables.arrays)
+            self.ports.include(ports)
+            targets = Targets(tables, tables.target_counters.capacity)
+            targets.resume(tables.arrays)
+            counters = targets.current().counters
+            for row, (network, since) in enumerate(targets.since.items()):
+                if network in self.targets:
+                    self.targets.restore(network, since, counters[row])
+
+    def keep(self, configured: Sequence[Network]) -> None:
+        """After a tick, or when something was changed by hand: the next daemon begins there."""
+        if self.handover.busy:
+            moment = {
+                "by_hand": self.interfaces.by_hand,
+                "configured": [network_text(network) for network in configured],
+            }
+            self.handover.commit(moment, {}, self._arrays())
+
+    def _arrays(self) -> Mapping[str, NDArray[Any]]:
+        return {**self.ports.checkpoint(), **self.targets.checkpoint()}
+
+
+def _replaced(handover: Handover, tables_of: Callable[[Former], _Tables]) -> Iterator[_Tables]:
+    """The tables of the builds to settle with, when none of their programs runs any more."""
+    if handover.former:
+        wait_for_programs()
+    for former in handover.former:
+        try:
+            yield tables_of(former)
+        except KernelError as error:
+            log.warning("What an earlier netmond counted in the end is lost: %s", error)
+
+
+def _network(text: bytes) -> Network:
+    return ip_network(text.decode())
