@@ -152,6 +152,7 @@ class Meter:
             "slots.totals": self._totals[:top],
             "slots.process": self._process[:top],
             "slots.unit": self._unit[:top],
+            "slots.returnable": self._returnable,
             **self._peers.checkpoint("peers."),
             **self._overflow.checkpoint("overflow."),
         }
@@ -159,16 +160,14 @@ class Meter:
             arrays["slots.to_peers"] = self._to_peers[:top]
         return arrays
 
-    def resume(
-        self, arrays: Mapping[str, NDArray[Any]], wait: Callable[[], object] = lambda: None
-    ) -> None:
+    def resume(self, arrays: Mapping[str, NDArray[Any]], wait: Callable[[], object] = lambda: None) -> None:
         """Goes on from a checkpoint of the same tables; call before the first tick, after owners.resume().
 
         A slot that was cut off then is so still: its socket has found another, or will.
         wait: returns when every program that runs now has ended.
         """
-        top = len(arrays["slots.state"])
-        while self._extent < top and self._map_more():
+        top, idle = len(arrays["slots.state"]), arrays["slots.returnable"]
+        while self._extent <= max(top - 1, idle.max(initial=-1)) and self._map_more():
             pass
         self._state[:top] = arrays["slots.state"]
         self._last[:top] = arrays["slots.last"]
@@ -190,13 +189,13 @@ class Meter:
         self._who["comm"][live] = [comm for _, comm, *_ in processes]
         self._doomed[live] = self._words[live, _IN_STATE] & _LOW == 0
         self._extend()
-        idle = np.flatnonzero(self._state[: self._extent] | self._words[: self._extent, _IN_STATE] == 0)
-        idle = idle[self._tables.flows.take(idle)["generation"] != 0]
-        wait()  # whoever was about to claim one of them has done so
+        idle = idle[self._words[idle, _IN_STATE] == 0]
+        if len(idle):
+            wait()  # one that was given back may just be claimed
         self._returnable = idle[self._words[idle, _IN_STATE] == 0]
 
     def standing(self, now: Now) -> Usage:
-        """How things were at the last tick, or at the checkpoint resumed from; nothing is read or changed."""
+        """How things were at the last tick, or at the checkpoint resumed from. It changes nothing."""
         live = np.flatnonzero(self._state[: self._extent])
         sockets = _Sockets.empty(len(live))
         sockets.counters[:] = self._totals[live]
@@ -288,7 +287,8 @@ class Meter:
         self._extent = len(self._words)
         if self._extent == self._tables.slots.capacity:
             return False
-        ahead = min(self._extent + _BLOCK, self._tables.slots.capacity)
+        ahead = self._extent + max(_BLOCK, self._extent // 8)
+        ahead = min(ahead, self._tables.slots.capacity)
         self._words = as_words(self._tables.slots.front(ahead))
         return True
 

@@ -108,8 +108,8 @@ class TrafficSuccession:
             self.targets.resume(self.handover.arrays)
         for former in self.handover.former:
             self._add(map(_network, former.arrays["targets.network"].tolist()))
-        once = map(ip_network, self.handover.left.get("configured", ()))
-        self.targets.remove([each for each in once if each in self.targets and each not in configured])
+        gone = set(map(ip_network, self.handover.left.get("configured", ()))).difference(configured)
+        self.targets.remove([network for network in gone if network in self.targets])
         self._add(configured)
         return True
 

@@ -96,7 +96,7 @@ class Targets:
         """The targets, and what their counters began with."""
         places = self._used()
         return {
-            "targets.network": np.array([network_text(network) for network in self._places], "S"),
+            "targets.network": np.array(self._texts().tolist(), "S"),
             "targets.place": places,
             "targets.since": np.fromiter(self._since.values(), np.float64, len(places)),
             "targets.base": self._base[places],
@@ -143,16 +143,20 @@ class Targets:
     def current(self) -> Table:
         """The same between two ticks: the counters of now, the rates of the last tick."""
         places = self._used()
-        if self._addresses is None:
-            self._addresses = np.empty(len(places), object)
-            self._addresses[:] = [network_text(network) for network in self._places]
         counters = np.zeros((len(places), len(COUNTERS)), np.uint64)
         if len(places):
             counters[:, : len(_FIELDS)] = self._sums(places) - self._base[places]
             counters[:, len(_FIELDS) :] = counters[:, : len(_FIELDS)]
         since = np.fromiter(self._since.values(), np.float64, len(self._since))
-        columns: dict[str, NDArray[Any]] = {"address": self._addresses, "since": since}
+        columns: dict[str, NDArray[Any]] = {"address": self._texts(), "since": since}
         return Table(columns=columns, counters=counters, rates=self._rates[places])
+
+    def _texts(self) -> NDArray[np.object_]:
+        """The targets as people write them; thousands take long, so they are kept until they change."""
+        if self._addresses is None:
+            self._addresses = np.empty(len(self._places), object)
+            self._addresses[:] = [network_text(network) for network in self._places]
+        return self._addresses
 
     def _used(self) -> NDArray[np.intp]:
         return np.fromiter(self._places.values(), np.intp, len(self._places))

@@ -73,7 +73,8 @@ class Generation:
                 pinned = self.path / "programs" / program.name
                 if program.name not in optional or pinned.exists():
                     programs[program.name] = libbpf.open_pin(pinned)
-            maps |= {name: libbpf.open_pin(self.path / "maps" / name) for name in unit.maps}
+            for name in unit.maps:
+                maps[name] = libbpf.open_pin(self.path / "maps" / name)
         except KernelError:
             loaded.close()
             raise

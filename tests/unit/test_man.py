@@ -18,6 +18,7 @@ import pytest
 
 import netmonctl.__main__ as netmonctl
 from netmonctl.arguments import OPTIONS, arrange
+from netmonctl.doctor.examination import SECTIONS
 from netmonctl.errors import ExitCode
 from netmond.config import SETTINGS, argument_parser, load, read_options
 from netmond.kernel.wire import INTERFACE_LOSSES, SOCKET_LOSSES
@@ -211,6 +212,13 @@ def test_commands(pages: Mapping[str, Page]) -> None:
     for verb, below in netmonctl.parsers()[1].verbs.items():
         for each in [f"{verb} {name}" for name in below] or [verb]:
             assert re.search(rf"^ {{7}}{each}( [\[A-Z]|  |$)", text, re.MULTILINE), each
+
+
+def test_doctor(pages: Mapping[str, Page]) -> None:
+    """Every check of netmonctl doctor."""
+    names = re.findall(r"[\w-]+", pages["netmonctl.1"].section("DOCTOR"))
+
+    assert {name for checks in SECTIONS.values() for name in checks} <= set(names)
 
 
 def test_exit_codes(pages: Mapping[str, Page]) -> None:

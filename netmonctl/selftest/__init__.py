@@ -1,0 +1,1 @@
+"""selftest: known traffic past every counter of the running netmond, and a comparison."""
