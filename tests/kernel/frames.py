@@ -39,10 +39,10 @@ def _six(*headers: object, count: int = 1) -> object:
     return packet / UDP(sport=7, dport=9) / _DATA
 
 
-def _spoiled(packet: object, at: int, value: int) -> bytes:
-    """The packet with another byte behind the Ethernet header."""
+def _spoiled(packet: object, at: int, *values: int) -> bytes:
+    """The packet with other bytes behind the Ethernet header."""
     data = bytearray(bytes(packet))  # type: ignore[call-overload]
-    data[14 + at] = value
+    data[14 + at : 14 + at + len(values)] = values
     return bytes(data)
 
 
@@ -75,7 +75,8 @@ FRAMES = (
     _frame("several headers6", "ipv6", _six(IPv6ExtHdrHopByHop(), IPv6ExtHdrDestOpt(), IPv6ExtHdrRouting())),
     _frame("first fragment6", "ipv6", _six(IPv6ExtHdrFragment(m=1, id=7))),
     _frame("later fragment6", "ipv6", Ether(**_ETHER) / IPv6(**_SIX) / IPv6ExtHdrFragment(offset=13, nh=17)),
-    _frame("eight headers6", "ipv6", _six(IPv6ExtHdrDestOpt(), count=7)),
+    _frame("seven headers6", "ipv6", _six(IPv6ExtHdrDestOpt(), count=7)),
+    _frame("eight headers6", "ipv6", _six(IPv6ExtHdrDestOpt(), count=8)),
     _frame("arp", "arp", Ether(**_everyone) / ARP(psrc="192.0.2.1", pdst="192.0.2.2"), multicast=True),
     _frame("other", "other", Ether(**_ETHER, type=0x88B5) / _DATA),
     _frame("length instead of type", "other", Ether(**_ETHER, type=101) / _DATA),
@@ -95,6 +96,8 @@ FRAMES = (
     Frame("version 5", "other", _spoiled(_udp4, 0, 0x55), malformed=True),
     Frame("short header length", "other", _spoiled(_udp4, 0, 0x44), malformed=True),
     Frame("cut off4", "other", bytes(_udp4)[: 14 + 19], malformed=True),
+    Frame("options cut off4", "other", _spoiled(_udp4, 0, 0x4F)[: 14 + 59], malformed=True),
+    Frame("shorter than its header4", "other", _spoiled(_udp4, 2, 0, 19), malformed=True),
     Frame("version 7", "other", _spoiled(_udp6, 0, 0x70), malformed=True),
     Frame("cut off6", "other", bytes(_udp6)[: 14 + 39], malformed=True),  # type: ignore[call-overload]
     _frame("too many headers6", "other", _six(IPv6ExtHdrDestOpt(), count=9), malformed=True),

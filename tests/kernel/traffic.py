@@ -6,19 +6,25 @@ It must not import anything of ours: other users cannot read this source tree.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import errno
+import fcntl
 import json
 import os
+import select
 import selectors
 import socket
 import struct
 import sys
+import termios
 import threading
+import time
 from typing import Any
 
 _DEADLINE = 20.0
 _UDP_SEGMENT = 103
+_SO_ZEROCOPY, _MSG_ZEROCOPY = 60, 0x4000000
 _ECHO = {4: (socket.IPPROTO_ICMP, 8), 6: (socket.IPPROTO_ICMPV6, 128)}
 
 sockets: dict[str, socket.socket] = {}
@@ -32,10 +38,22 @@ def _family(address: str) -> socket.AddressFamily:
     return socket.AF_INET6 if ":" in address else socket.AF_INET
 
 
-def udp(name: str, peer: list[Any] | None = None, local: list[Any] | None = None) -> int:
+def _configure(made: socket.socket, options: list[list[Any]] | None) -> None:
+    """Sets options of a socket: level, name, and an integer or bytes in hexadecimal."""
+    for level, name, value in options or []:
+        made.setsockopt(level, name, bytes.fromhex(value) if isinstance(value, str) else value)
+
+
+def udp(
+    name: str,
+    peer: list[Any] | None = None,
+    local: list[Any] | None = None,
+    options: list[list[Any]] | None = None,
+) -> int:
     """Opens a UDP socket, bound and connected as wished; returns its port."""
     made = socket.socket(_family((peer or local or ["0.0.0.0"])[0]), socket.SOCK_DGRAM)
     made.settimeout(_DEADLINE)
+    _configure(made, options)
     if local:
         made.bind(tuple(local))
     if peer:
@@ -56,9 +74,12 @@ def disconnect(name: str) -> None:
     assert libc.connect(sockets[name].fileno(), nobody, len(nobody)) == 0, os.strerror(ctypes.get_errno())
 
 
-def tcp(name: str, peer: list[Any], room: int = 0) -> int:
+def tcp(name: str, peer: list[Any], room: int = 0, options: list[list[Any]] | None = None) -> int:
     """Opens a TCP connection, perhaps with much room for what it sends; returns the local port."""
-    made = socket.create_connection((peer[0], peer[1]), _DEADLINE)
+    made = socket.socket(_family(peer[0]), socket.SOCK_STREAM)
+    made.settimeout(_DEADLINE)
+    _configure(made, options)
+    made.connect(tuple(peer))
     if room:
         made.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, room)
     made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -66,13 +87,14 @@ def tcp(name: str, peer: list[Any], room: int = 0) -> int:
     return int(made.getsockname()[1])
 
 
-def listen(name: str, local: list[Any], room: int = 0) -> int:
+def listen(name: str, local: list[Any], room: int = 0, options: list[list[Any]] | None = None) -> int:
     """Opens a TCP listener, whose connections may have little room to receive; returns its port."""
     dual = local[0] == "::"
     sockets[name] = socket.create_server(
         tuple(local), family=_family(local[0]), backlog=512, dualstack_ipv6=dual
     )
     sockets[name].settimeout(_DEADLINE)
+    _configure(sockets[name], options)
     if room:
         sockets[name].setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, room)
     return int(sockets[name].getsockname()[1])
@@ -137,10 +159,62 @@ def send(name: str, count: int = 1, size: int = 100, to: list[list[Any]] | None 
                 sockets[name].sendall(bytes(size))
 
 
-def send_segmented(name: str, size: int, segment: int) -> None:
+def spray(prefix: str, senders: int, count: int, size: int) -> None:
+    """Sends so many messages as fast as it can, from one of some sockets after the other."""
+    message = bytes(size)
+    for number in range(count):
+        sockets[f"{prefix}{number % senders}"].send(message)
+
+
+def spray_until_error(name: str, size: int) -> None:
+    """Sends as fast as it can for as long as it goes."""
+    message = bytes(size)
+    with contextlib.suppress(OSError):
+        while True:
+            sockets[name].send(message)
+
+
+def send_file(name: str, size: int) -> None:
+    """Sends a file of that size by sendfile(2)."""
+    with os.fdopen(os.memfd_create("file"), "wb") as file:
+        file.truncate(size)
+        sockets[name].sendfile(file, 0, size)
+
+
+def send_zerocopy(name: str, size: int) -> None:
+    """Sends a buffer that the kernel does not copy (MSG_ZEROCOPY of send(2)), and waits until it is free."""
+    one = sockets[name]
+    one.setsockopt(socket.SOL_SOCKET, _SO_ZEROCOPY, 1)
+    data, sent, calls = memoryview(bytes(size)), 0, 0
+    while sent < size:
+        sent += one.send(data[sent:], _MSG_ZEROCOPY)
+        calls += 1
+    done, ready = 0, select.poll()
+    ready.register(one, 0)  # errors are always reported
+    while done < calls:
+        ready.poll(_DEADLINE * 1000)
+        _, control, _, _ = one.recvmsg(0, 256, socket.MSG_ERRQUEUE)
+        # struct sock_extended_err: which of the calls are done (linux/errqueue.h)
+        first, last = struct.unpack_from("=II", control[0][2], 8)
+        done += last - first + 1
+
+
+def send_segmented(name: str, size: int, segment: int, to: list[Any] | None = None) -> None:
     """Sends one buffer that the kernel cuts into datagrams (UDP_SEGMENT, udp(7))."""
     control = [(socket.SOL_UDP, _UDP_SEGMENT, struct.pack("=H", segment))]
-    sockets[name].sendmsg([bytes(size)], control)
+    peer = [tuple(to)] if to else []
+    sockets[name].sendmsg([bytes(size)], control, 0, *peer)
+
+
+def unacknowledged(name: str) -> int:
+    """Bytes of a TCP connection that the other side has not acknowledged (SIOCOUTQ of tcp(7))."""
+    return int(struct.unpack("=i", fcntl.ioctl(sockets[name], termios.TIOCOUTQ, bytes(4)))[0])
+
+
+def retransmissions(name: str) -> int:
+    """How many segments of a TCP connection were sent again (tcpi_total_retrans of linux/tcp.h)."""
+    information = sockets[name].getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 104)
+    return int(struct.unpack_from("=I", information, 100)[0])
 
 
 def close(name: str) -> None:
@@ -201,6 +275,26 @@ def storm(peer: list[Any], count: int, size: int) -> None:
             one.send(request)
             while one.recv(4096):
                 pass
+
+
+def storm_for(peer: list[Any], seconds: float, size: int) -> int:
+    """storm() for a time; returns how many connections that were."""
+    count, end = 0, time.monotonic() + seconds
+    while time.monotonic() < end:
+        storm(peer, 101, size)
+        count += 101
+    return count
+
+
+def flit_for(peer: list[Any], seconds: float, size: int) -> int:
+    """For a time opens UDP sockets, of which each exchanges one message; returns how many that were."""
+    count, end = 0, time.monotonic() + seconds
+    while time.monotonic() < end:
+        udp("flit", peer)
+        exchange("flit", 1, size)
+        close("flit")
+        count += 1
+    return count
 
 
 def refused(peer: list[Any], count: int) -> int:

@@ -182,6 +182,42 @@ def test_everything_is_explained(talkers: dict[str, Talker]) -> None:
         assert "@" not in text, kind
 
 
+@pytest.mark.usefixtures("often")
+def test_losses_add_up(talkers: dict[str, Talker]) -> None:
+    """A loss is told when it grows, and what was held back after that when netmond stops: the messages add
+    up to what status says."""
+    erin = talkers["erin"]
+    log = Path(f"/var/log/netmond/users/{erin.uid}/traffic_user_all_{erin.uid}.log")
+    erin.exchange(1, 101)
+    eventually(log.exists, "erin has a file")
+    restart()
+    since = Since()
+    log.unlink()
+    log.mkdir()
+    try:
+        erin.exchange(1, 101)
+        first = since.wait_for("LOSS", NETMOND_LOSS="output.csv.rows")
+        erin.exchange(1, 101)
+        lost = int(first["NETMOND_TOTAL"])
+        in_status = eventually(lambda: lost_rows() > lost and lost_rows(), "more is lost")
+        next_tick()
+        systemctl("stop", UNIT)
+
+        told = [each for each in since.entries("LOSS") if each["NETMOND_LOSS"] == "output.csv.rows"]
+        assert len(told) >= 2
+        assert sum(int(each["NETMOND_COUNT"]) for each in told) == int(told[-1]["NETMOND_TOTAL"])
+        assert int(told[-1]["NETMOND_TOTAL"]) >= in_status
+        assert {each["PRIORITY"] for each in told} == {"4"}
+    finally:
+        log.rmdir()
+        restart()
+
+
+def lost_rows() -> int:
+    """CSV rows not written, as status says."""
+    return int(next(line["count"] for line in described()["losses"] if line["name"] == "output.csv.rows"))
+
+
 class TestWhoDidWhat:
     def test_changes(self) -> None:
         """Whatever root changes is told with the caller, the method and its arguments."""

@@ -59,11 +59,14 @@ class Journal:
 
     def __init__(self, **options: Any) -> None:
         self.sent: list[tuple[str, int, dict[str, str]]] = []
+        self.fail = False
         names = Names(name_of=lambda uid: {1009: "alice", 1013: "b\nob"}[uid])
         self.output = JournalOutput(self._send, names)
         self.output.init(replace(defaults().output("journal"), options=options))
 
     def _send(self, message: str, priority: int, fields: Mapping[str, str]) -> None:
+        if self.fail:
+            raise OSError("the journal is full")
         self.sent.append((message, priority, dict(fields)))
 
     def of(self, kind: MessageId) -> list[tuple[str, int, dict[str, str]]]:
@@ -142,6 +145,65 @@ def test_losses() -> None:
         "MESSAGE_ID": "75e82a582f5b47968c65c5df9192f0f0", "NETMOND_LOSS": "meter.no-slot",
         "NETMOND_COUNT": "14", "NETMOND_TOTAL": "37", "NETMOND_MEANING": "full",
     }  # fmt: skip
+
+
+def losses_at(after: float, **counts: int) -> Snapshot:
+    """A snapshot with these lines in its ledger."""
+    lines = (Loss(name=name, count=count, meaning="full") for name, count in counts.items())
+    return snapshot(after, losses=tuple(lines))
+
+
+def told_losses(there: Journal) -> list[tuple[str, str, str]]:
+    """Name, growth and sum of each message about a loss."""
+    names = ("NETMOND_LOSS", "NETMOND_COUNT", "NETMOND_TOTAL")
+    return [
+        (fields[names[0]], fields[names[1]], fields[names[2]]) for _, _, fields in there.of(MessageId.LOSS)
+    ]
+
+
+def test_losses_held_back_at_the_end() -> None:
+    """What a pause holds back is told when the output closes: the messages add up to the ledger."""
+    there = Journal()
+    for after, count in [(1, 23), (2, 29), (3, 31)]:
+        there.output.write(losses_at(after, peers=count, slots=7))
+    there.output.close()
+
+    assert told_losses(there) == [("peers", "23", "23"), ("slots", "7", "7"), ("peers", "8", "31")]
+
+
+def test_many_losses_at_once() -> None:
+    """Each line of the ledger has a limit of its own: none is left out because others grow, too."""
+    there = Journal()
+    names = [f"loss{number}" for number in range(3 * BURST)]
+    there.output.write(losses_at(1, **dict.fromkeys(names, 23)))
+    there.output.write(losses_at(2, **dict.fromkeys(names, 29)))
+    there.output.write(losses_at(61, **dict.fromkeys(names, 31)))
+
+    assert told_losses(there) == [
+        *((name, "23", "23") for name in names),
+        *((name, "8", "31") for name in names),
+    ]
+
+
+def test_losses_that_count_anew() -> None:
+    """A counter that fell has begun again: what it says now is new."""
+    there = Journal()
+    for after, count in [(1, 23), (100, 0), (200, 29), (300, 7)]:
+        there.output.write(losses_at(after, peers=count))
+
+    assert told_losses(there) == [("peers", "23", "23"), ("peers", "29", "29"), ("peers", "7", "7")]
+
+
+def test_losses_that_could_not_be_told() -> None:
+    """If the journal takes no message, the growth is in the next one."""
+    there = Journal()
+    there.fail = True
+    with pytest.raises(OSError, match="full"):
+        there.output.write(losses_at(1, peers=23))
+    there.fail = False
+    there.output.write(losses_at(2, peers=29))
+
+    assert told_losses(there) == [("peers", "29", "29")]
 
 
 def test_targets_come_and_go() -> None:

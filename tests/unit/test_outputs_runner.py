@@ -6,6 +6,7 @@ import asyncio
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from itertools import count, islice
 from typing import Any
 
 import numpy as np
@@ -290,6 +291,53 @@ class TestWorker:
 
         assert fake.wait(2) == [("init", {}), "close", ("init", {}), (2, [])]
         assert losses(worker)["output.fake.dropped"] == 0
+
+    def test_books_close(self, fake: Fake) -> None:
+        """Whatever happens to an output - it is slow, fails, is switched off, never comes up again - each
+        snapshot was written or is in the ledger, and so was the end of each flow, once."""
+        worker = Worker("fake", fake, depth=2, carried_rows=3, back_off=(0.0, 0.0))
+        ticks = count(1)
+        published: list[int] = []
+
+        def publish(times: int) -> None:
+            for tick in islice(ticks, times):
+                worker.publish(snapshot(tick, {tick: "a"}, ended=(tick,)))
+                published.append(tick)
+
+        def hold_up() -> None:
+            fake.writing.clear()
+            fake.gate.clear()
+            publish(1)
+            assert fake.writing.wait(DEADLINE)
+
+        worker.configure(CONFIG)
+        hold_up()
+        publish(11)  # too slow: eight are dropped, too many for the flows that ended in them
+        fake.gate.set()
+        fake.wait(1 + 3)
+        fake.failures = [RuntimeError("broken"), OSError("full")]
+        publish(1)
+        fake.wait(2)
+        publish(1)
+        hold_up()
+        publish(2)
+        worker.configure(None)  # while two wait
+        fake.gate.set()
+        worker.configure(CONFIG)
+        fake.init_failures = [OSError("gone")] * 1000
+        worker.configure(replace(CONFIG, options={"other": 1}))
+        publish(7)
+        worker.stop()
+        assert worker.join(DEADLINE)
+
+        written = [call for call in fake.calls if isinstance(call, tuple) and isinstance(call[0], int)]
+        flows = [number for _, numbers in written for number in numbers]
+        lost = losses(worker)
+        assert len(written) + lost["output.fake.dropped"] == len(published)
+        assert len(set(flows)) == len(flows)
+        assert len(flows) + lost["output.fake.ended-flows"] == len(published)
+        assert lost["output.fake.dropped"] > 8
+        assert lost["output.fake.ended-flows"] > 5
 
     def test_hung_output_is_left_behind(self, fake: Fake) -> None:
         """A stop does not wait for an output that never returns; what it did not take counts as dropped."""
