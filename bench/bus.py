@@ -1,10 +1,12 @@
-"""ListFlows on D-Bus: the top 100 of 100,000 flows, from the call to the last byte of the answer.
+"""Questions on D-Bus against the number of flows, from the call to the last byte of the answer.
 
-The real Service in a process of its own (listing.py) on a bus of its own. The caller writes the call to its
-socket and waits for the answer's last byte; it does not take the answer apart, which is the client's time.
-Sorted by bytes as by default, sorted by a text key, and filtered by user and port first.
+The real Service in a process of its own (listing.py) on a bus of its own, over 1,000, 10,000 and 100,000
+flows. The caller writes the call to its socket and waits for the answer's last byte; it does not take the
+answer apart, which is the client's time. ListFlows asks for the top 100: sorted by bytes as by default,
+sorted by a text key, and filtered by user and port first; ListUsers for all 53.
 
-Peers, in turn: the same list of 1,000 flows, and Ping of the same service, the time the bus takes.
+Peers, in turn: Ping of the same service, the time the bus takes; and the same question about ten times fewer
+flows, for how the cost grows.
 """
 
 from __future__ import annotations
@@ -16,20 +18,27 @@ import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from itertools import product
+from statistics import median
 
 from dbus_next.message import Message
 from dbus_next.signature import Variant
 
 from bench.host import ending, private_bus
-from bench.report import ROOT, Peer, Row, progress
+from bench.record import ROOT, progress
+from bench.samples import exponent, ratios
+from bench.table import AtMost, Row
 
-BUDGET = 50.0
-_COUNT, _FEWER = 100_000, 1_000
+BUDGET = AtMost(50)
+_COUNTS = (1_000, 10_000, 100_000)
 _NAME, _PATH, _MANAGER = "org.netmond1", "/org/netmond1", "org.netmond1.Manager"
-_QUESTIONS: Mapping[str, Mapping[str, tuple[str, str | int]]] = {
-    "by bytes": {},
-    "by unit": {"sort": ("s", "unit")},
-    "of one user and port": {"user": ("s", "1007"), "port": ("q", 443)},
+_PEER = "org.freedesktop.DBus.Peer"
+_BY_BYTES, _USERS = "ListFlows, by bytes", "ListUsers"
+_QUESTIONS: Mapping[str, tuple[str, Mapping[str, tuple[str, str | int]]]] = {
+    _BY_BYTES: ("ListFlows", {}),
+    "ListFlows, by unit": ("ListFlows", {"sort": ("s", "unit")}),
+    "ListFlows, of one user and port": ("ListFlows", {"user": ("s", "1007"), "port": ("q", 443)}),
+    _USERS: ("ListUsers", {}),
 }
 _METHOD_RETURN = 2
 
@@ -98,32 +107,43 @@ def _caller(count: int) -> Iterator[_Caller]:
         yield caller
 
 
-def _list(options: Mapping[str, tuple[str, str | int]]) -> Message:
+def _call(question: str) -> Message:
+    member, options = _QUESTIONS[question]
     body = [{name: Variant(signature, value) for name, (signature, value) in options.items()}]
-    return Message(_NAME, _PATH, _MANAGER, "ListFlows", signature="a{sv}", body=body)
+    return Message(_NAME, _PATH, _MANAGER, member, signature="a{sv}", body=body)
 
 
 def benchmark(quick: bool) -> list[Row]:
-    """Asks both services all questions in turn."""
-    progress(f"bus: lists of {_COUNT:,} flows")
-    many: dict[str, list[float]] = {question: [] for question in _QUESTIONS}
-    few: dict[str, list[float]] = {question: [] for question in _QUESTIONS}
+    """Asks all services all questions in turn."""
+    progress(f"bus: lists of up to {_COUNTS[-1]:,} flows")
+    took: dict[tuple[str, int], list[float]] = {key: [] for key in product(_QUESTIONS, _COUNTS)}
     ping: list[float] = []
-    with _caller(_COUNT) as ours, _caller(_FEWER) as fewer:
-        for number in range(6 if quick else 31):
-            for question, options in _QUESTIONS.items():
-                for caller, samples in ((ours, many), (fewer, few)):
-                    took = caller.call(_list(options))
-                    if number:  # the first call pays for what is remembered
-                        samples[question].append(took)
-            ping.append(ours.call(Message(_NAME, _PATH, "org.freedesktop.DBus.Peer", "Ping")))
+    with ExitStack() as stack:
+        callers = {count: stack.enter_context(_caller(count)) for count in _COUNTS}
+        for number in range(8 if quick else 41):
+            for (question, count), samples in took.items():
+                milliseconds = callers[count].call(_call(question))
+                if number:  # the first call pays for what is remembered
+                    samples.append(milliseconds)
+            ping.append(callers[_COUNTS[-1]].call(Message(_NAME, _PATH, _PEER, "Ping")))
+    most = _COUNTS[-1]
     return [
-        Row(
-            what=f"ListFlows, top 100 of {_COUNT:,}, {question}",
-            samples=many[question],
-            unit="ms",
-            budget=BUDGET,
-            peers=[Peer(name=f"of {_FEWER:,}", samples=few[question]), Peer(name="Ping", samples=ping)],
-        )
-        for question in _QUESTIONS
+        *(_row(question, most, took[question, most], "Ping", ping[1:]) for question in _QUESTIONS),
+        *(
+            _row(question, count, took[question, count], f"of {count // 10:,}", took[question, count // 10])
+            for question, count in product((_BY_BYTES, _USERS), _COUNTS[1:])
+        ),
     ]
+
+
+def _row(question: str, count: int, samples: list[float], against: str, peer: list[float]) -> Row:
+    growth = exponent(median(ratios(samples, peer)), 10)
+    return Row(
+        what=f"{question}, {count:,} flows",
+        samples=samples,
+        unit="ms",
+        against=against,
+        peer=peer,
+        budget=BUDGET if count == _COUNTS[-1] and against == "Ping" else None,
+        note="" if against == "Ping" else f"n^{growth:.2f}",
+    )

@@ -1,6 +1,7 @@
-"""As a program (``python3 -m bench.crowd COUNT``): many connected UDP sockets that talk over loopback.
+"""As a program (``python3 -m bench.crowd COUNT SERIES``): many UDP sockets that talk over loopback.
 
-Sockets come in pairs, connected to each other, so that each is one flow; every one sends now and then.
+Sockets come in pairs, connected to each other, so that each is one flow. All send and receive at once, and
+then once in PERIOD seconds. Processes that run side by side need different series (0 to 255).
 """
 
 from __future__ import annotations
@@ -10,33 +11,43 @@ import socket
 import sys
 import time
 
+PERIOD = 10.0
 _AT_ONCE = 50
-_PAUSE = 0.02  # seconds: each of 10,000 sockets sends every two seconds
+_TO_AN_ADDRESS = 5000  # pairs: the kernel is slow to find a free port among few
 _SPARE = 100  # descriptors
 
 
-def _pair() -> tuple[socket.socket, socket.socket]:
+def _pair(series: int, number: int) -> tuple[socket.socket, socket.socket]:
     one, other = (socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in range(2))
-    one.bind(("127.0.0.1", 0))
-    other.bind(("127.0.0.1", 0))
+    address = f"127.0.{series}.{1 + number // _TO_AN_ADDRESS}"
+    one.bind((address, 0))
+    other.bind((address, 0))
     one.connect(other.getsockname())
     other.connect(one.getsockname())
     return one, other
 
 
-def main(count: int) -> None:
+def _exchange(one: socket.socket, other: socket.socket) -> None:
+    one.send(b"x" * 101)
+    other.send(other.recv(1500))
+    one.recv(1500)
+
+
+def main(count: int, series: int) -> None:
     """Runs until it is ended."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, count + _SPARE), hard))
-    pairs = [_pair() for _ in range(count // 2)]
+    pairs = [_pair(series, number) for number in range(count // 2)]
+    for pair in pairs:
+        _exchange(*pair)
+    due = time.monotonic()
     while True:
-        for number, (one, other) in enumerate(pairs):
-            one.send(b"x" * 101)
-            other.send(other.recv(1500))
-            one.recv(1500)
-            if number % _AT_ONCE == 0:
-                time.sleep(_PAUSE)
+        for begin in range(0, len(pairs), _AT_ONCE):
+            for pair in pairs[begin : begin + _AT_ONCE]:
+                _exchange(*pair)
+            due += PERIOD * _AT_ONCE / len(pairs)
+            time.sleep(max(0.0, due - time.monotonic()))
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]))
+    main(int(sys.argv[1]), int(sys.argv[2]))

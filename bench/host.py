@@ -17,11 +17,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bench.report import ROOT
+from bench.record import ROOT
 from netmond.kernel.cgroups import find_cgroup2
 
 DEADLINE = 60.0
-_FROM_OUTSIDE = ("NETWORK_INTERFACE", "TARGET_IP", "STATE_DIRECTORY", "LOGS_DIRECTORY", "NOTIFY_SOCKET")
+_PAUSE = 0.05  # seconds between two looks
+_FROM_OUTSIDE = {
+    "NETWORK_INTERFACE",
+    "TARGET_IP",
+    "STATE_DIRECTORY",
+    "LOGS_DIRECTORY",
+    "RUNTIME_DIRECTORY",
+    "NOTIFY_SOCKET",
+}
 _BUS = """<!DOCTYPE busconfig PUBLIC "-//freedesktop//DTD D-Bus Bus Configuration 1.0//EN"
  "http://www.freedesktop.org/standards/dbus/1.0/busconfig.dtd">
 <busconfig>
@@ -79,7 +87,15 @@ def cgroup() -> Iterator[Path]:
     try:
         yield directory
     finally:
+        _wait_until_empty(directory)
         directory.rmdir()
+
+
+def _wait_until_empty(directory: Path) -> None:
+    """A process that has been asked to end may take a moment, its children, too."""
+    end = time.monotonic() + DEADLINE
+    while "populated 1" in (directory / "cgroup.events").read_text() and time.monotonic() < end:
+        time.sleep(_PAUSE)
 
 
 @contextmanager
@@ -112,7 +128,12 @@ class Daemon:
         """Its resident memory in MiB."""
         return resident(self.pid)
 
-    def cpu_seconds(self) -> float:
+    def cpu_nanoseconds(self) -> int:
+        """CPU time of its own threads, see proc_pid_schedstat in the kernel's sched-stats.rst."""
+        tasks = Path(f"/proc/{self.pid}/task").glob("*/schedstat")
+        return sum(int(task.read_text().split()[0]) for task in tasks)
+
+    def start_seconds(self) -> float:
         """CPU time of it and of the compilers it has waited for, see proc_pid_stat(5)."""
         fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
         return sum(map(int, fields[11:15])) / os.sysconf("SC_CLK_TCK")
@@ -145,19 +166,38 @@ def resident(pid: int) -> float:
 
 
 @contextmanager
-def daemon(*arguments: str, space: str = "", bus: str | None = None) -> Iterator[Daemon]:
-    """A netmond with these arguments and no configuration, from its READY=1 on."""
+def run_directory() -> Iterator[Path]:
+    """With a BPF file system where the daemon pins what is to outlive it."""
+    with tempfile.TemporaryDirectory(prefix="netmond-bench-run-") as name:
+        pins = Path(name) / "bpf"
+        pins.mkdir()
+        subprocess.run(["mount", "-t", "bpf", "bpf", str(pins)], check=True)
+        try:
+            yield Path(name)
+        finally:
+            subprocess.run(["umount", str(pins)], check=True)
+
+
+@contextmanager
+def daemon(
+    *arguments: str, space: str = "", bus: str | None = None, run: Path | None = None, config: str = ""
+) -> Iterator[Daemon]:
+    """A netmond with these arguments and this configuration, from its READY=1 on.
+
+    run: its --run-dir, if another daemon shall find there what this one leaves.
+    """
     with ExitStack() as stack:
         address = bus or stack.enter_context(private_bus())
         directory = Path(tempfile.mkdtemp(prefix="netmond-bench-"))
         stack.callback(shutil.rmtree, directory)
-        (directory / "netmond.toml").touch()
+        (directory / "netmond.toml").write_text(config)
         notices = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         stack.callback(notices.close)
         notices.bind(str(directory / "notify"))
         kept = {name: value for name, value in os.environ.items() if name not in _FROM_OUTSIDE}
         words = ["-c", f"{directory}/netmond.toml", "--state-dir", f"{directory}/state"]
-        argv = [sys.executable, "-m", "netmond", *words, "--log-dir", f"{directory}/log", *arguments]
+        words += ["--log-dir", f"{directory}/log", "--run-dir", str(run or directory / "run")]
+        argv = [sys.executable, "-m", "netmond", *words, *arguments]
         log = stack.enter_context((directory / "output").open("w+"))
         began = time.monotonic()
         process = subprocess.Popen(

@@ -39,8 +39,9 @@ class Load:
         for direction in ("in", "out"):
             self._slots[direction]["generation"] = 1
         self._slots["out"]["note"] = 1
-        self._who = [self._owner(flow) for flow in flows[["uid", "cgroup", "pid", "comm"]].tolist()]
-        self._where = flows[["protocol", "local", "local_port", "remote", "remote_port"]].tolist()
+        self._flows = flows
+        self._who: list[tuple[tuple[str, Any], ...]] = []
+        self._where: list[tuple[Any, ...]] = []
         self._last: dict[int, tuple[int, int, int, int]] = {}
         self._sums: dict[tuple[str, Any], list[int]] = {}
         self.bytes_in = 0
@@ -62,11 +63,18 @@ class Load:
 
     def loop(self) -> list[dict[str, Any]]:
         """Flows as dictionaries, and totals by user, unit and process, the way Python does it by itself."""
+        if not self._who:
+            self._know()
         rows = []
         for slot, (received, sent) in enumerate(self._slots.tolist()):
             current = received[4] >> 32, received[2] + received[3], sent[4] >> 32, sent[2] + sent[3]
             rows.append(self._row(slot, current, max(received[5], sent[5])))
         return rows
+
+    def _know(self) -> None:
+        """Remembers whose flows these are, as the meter does."""
+        self._who = [self._owner(flow) for flow in self._flows[["uid", "cgroup", "pid", "comm"]].tolist()]
+        self._where = self._flows[["protocol", "local", "local_port", "remote", "remote_port"]].tolist()
 
     def _row(self, slot: int, current: tuple[int, int, int, int], last_seen: int) -> dict[str, Any]:
         last = self._last.get(slot, (0, 0, 0, 0))

@@ -1,15 +1,10 @@
 /*
- * What netmond's meter is compared with: the plain ways to count packets per flow.
+ * What netmond's programs are compared with: the plain ways to count packets per flow.
  *
- * Both are cgroup_skb programs, for either direction, and read headers as netmond's other programs do.
+ * All serve either direction, and read headers as netmond's own programs do.
  */
+#include "clock.h"
 #include "parse.h"
-
-#ifdef COARSE_CLOCK
-#define now() bpf_ktime_get_coarse_ns()
-#else
-#define now() bpf_ktime_get_ns()
-#endif
 
 struct tuple {
     u64 source[2];
@@ -45,13 +40,11 @@ BPF_TABLE("lru_hash", u64, struct process, processes, FLOWS);
 /* Key: process, addresses, ports, protocol. Value: counters of all CPUs. Nobody reads it here. */
 BPF_TABLE("lru_hash", struct process_tuple, struct figures, process_tuples, FLOWS);
 
-static __always_inline void read_tuple(struct __sk_buff *skb, struct tuple *tuple)
+static __always_inline void read_tuple(void *data, void *end, bool ipv4, struct tuple *tuple)
 {
-    void *data = (void *)(long)skb->data;
-    void *end = (void *)(long)skb->data_end;
     struct packet packet = {};
 
-    if (skb->protocol == bpf_htons(ETHERTYPE_IPV4))
+    if (ipv4)
         parse_ipv4(data, end, &packet);
     else
         parse_ipv6(data, end, &packet);
@@ -62,21 +55,46 @@ static __always_inline void read_tuple(struct __sk_buff *skb, struct tuple *tupl
     tuple->protocol = packet.protocol;
 }
 
-/* A hash per packet: no process, no user. The clock is the meter's: what differs is how counters are found. */
-int hash_tuple(struct __sk_buff *skb)
+static __always_inline void count_tuple(void *data, void *end, bool ipv4, u32 length)
 {
     struct tuple key = {};
     struct figures zero = {};
     struct figures *figures;
 
-    read_tuple(skb, &key);
+    read_tuple(data, end, ipv4, &key);
     figures = tuples.lookup_or_try_init(&key, &zero);
     if (!figures)
-        return 1;
+        return;
     figures->packets += 1;
-    figures->bytes += skb->len;
+    figures->bytes += length;
     figures->last_seen = now();
+}
+
+/* A hash per packet: no process, no user. The clock is netmond's: what differs is how counters are found. */
+int hash_tuple(struct __sk_buff *skb)
+{
+    count_tuple((void *)(long)skb->data, (void *)(long)skb->data_end,
+                skb->protocol == bpf_htons(ETHERTYPE_IPV4), skb->len);
     return 1;
+}
+
+/* The same at tc and XDP. Neither knows of segmentation, tags or targets. */
+int hash_tc(struct __sk_buff *skb)
+{
+    count_tuple((void *)(long)skb->data + sizeof(struct ethernet), (void *)(long)skb->data_end,
+                skb->protocol == bpf_htons(ETHERTYPE_IPV4), skb->len);
+    return -1;
+}
+
+int hash_xdp(struct xdp_md *context)
+{
+    void *data = (void *)(long)context->data;
+    void *end = (void *)(long)context->data_end;
+    struct ethernet *ethernet = data;
+
+    if (data + sizeof(*ethernet) <= end)
+        count_tuple(data + sizeof(*ethernet), end, ethernet->type == bpf_htons(ETHERTYPE_IPV4), end - data);
+    return 2;
 }
 
 /* A hash per packet with process lookup: the socket's process and cgroup belong to the key, counters are
@@ -90,7 +108,8 @@ int hash_process(struct __sk_buff *skb)
     struct figures *figures;
     u64 cookie = bpf_get_socket_cookie(skb);
 
-    read_tuple(skb, &key.tuple);
+    read_tuple((void *)(long)skb->data, (void *)(long)skb->data_end,
+               skb->protocol == bpf_htons(ETHERTYPE_IPV4), &key.tuple);
     process = processes.lookup_or_try_init(&cookie, &unknown);
     if (process)
         __builtin_memcpy(&key.process, process, sizeof(key.process));

@@ -1,91 +1,147 @@
-"""What a TCP stream loses when netmond watches: iperf3 over a veth pair between namespaces, on against off.
+"""What traffic loses when netmond watches it: over a veth pair between namespaces, on against off.
 
 On: the real daemon meters the cgroup of both ends and monitors the near interface (tc, both directions).
-Off: no netmond, nothing attached. Each round goes off, on, off; on is compared with the mean of both offs.
-How much the two differ is a row of its own: how far this machine can be trusted today.
+Off: nothing is attached and the daemon is stopped. For the note: programs that do nothing where netmond
+counts packets, which is what any other tool pays before it counts anything; and netmond's programs with the
+daemon stopped, so that what is missing beyond is the daemon's share. The daemon's own links are replaced by
+switch.py, so that turns are as short as a workload: off, empty, programs, on, off, …, half a second each. On
+is compared with the mean of the off before and the off after it.
+
+Peer against itself: each off with the mean of the offs around it, by the same arithmetic. It would be 1 on a
+quiet machine; how far it strays says how far this one can be trusted today.
+
+Workloads (traffic.c): TCP over one and over 16 connections, UDP datagrams of 64 bytes, each end on a CPU of
+its own, and short connections, opened, asked, answered and closed one after another by four clients. iperf3
+is there for those who know it.
 """
 
 from __future__ import annotations
 
 import json
 import subprocess
-from collections.abc import Iterator
-from contextlib import contextmanager
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
+from itertools import product
 from pathlib import Path
+from statistics import median
 
-from bench.host import cgroup, daemon, ending, inside, namespace, private_bus
-from bench.report import Peer, Row, progress
+from bench import samples
+from bench.cable import ADDRESSES, DEVICES, Cable, cable
+from bench.compiled import Answering, answering, compiled
+from bench.host import cgroup, daemon, ending, inside
+from bench.record import ROOT, progress
+from bench.table import AtLeast, Row
 
-BUDGET = 0.97
-_ADDRESSES = "10.23.0.1", "10.23.0.2"
-_DEVICE = "near0"
+BUDGET = AtLeast(0.97, of_ratio=True)
+_STATES = "off", "empty", "programs", "on"
+_KINDS = {
+    "TCP, one connection": ("tcp 1", "Gbit/s", 8e-9),
+    "TCP, 16 connections": ("tcp 16", "Gbit/s", 8e-9),
+    "UDP, 64 bytes": ("udp 1", "k packets/s", 1e-3),
+    "short TCP connections": ("connections 4", "k/s", 1e-3),
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Link:
-    near: str
-    group: Path
-    seconds: int
+class _Workload:
+    """`run` returns the rate in `unit`."""
 
-    def run(self) -> float:
-        """Gbit/s of one stream, as iperf3 says."""
-        argv = ["iperf3", "--client", _ADDRESSES[1], "--json", "--omit=1", f"--time={self.seconds}"]
-        done = subprocess.run(
-            inside(argv, space=self.near, group=self.group), capture_output=True, text=True, check=False
-        )
-        report = json.loads(done.stdout)
-        if "error" in report:
-            raise RuntimeError(f"iperf3: {report['error']}")
-        return float(report["end"]["sum_received"]["bits_per_second"]) / 1e9
+    what: str
+    unit: str
+    run: Callable[[], float]
+
+
+def _generated(traffic: Answering, command: str, factor: float, milliseconds: int) -> float:
+    return float(traffic.ask(f"{command} {milliseconds}")) * factor
+
+
+def _iperf3(space: str, group: Path) -> float:
+    argv = ["iperf3", "--client", ADDRESSES[4][1], "--json", "--time=1"]
+    done = subprocess.run(
+        inside(argv, space=space, group=group), capture_output=True, text=True, check=False
+    )
+    report = json.loads(done.stdout)
+    if "error" in report:
+        raise RuntimeError(f"iperf3: {report['error']}")
+    return float(report["end"]["sum_received"]["bits_per_second"]) / 1e9
 
 
 @contextmanager
-def _link(seconds: int) -> Iterator[_Link]:
-    """A veth pair with an iperf3 server at its far end."""
-    with namespace("near") as near, namespace("far") as far, cgroup() as group:
-        pair = ["ip", "-netns", near, "link", "add", _DEVICE, "type", "veth", "peer", "far0", "netns", far]
-        subprocess.run(pair, check=True)
-        for space, device, address in ((near, _DEVICE, _ADDRESSES[0]), (far, "far0", _ADDRESSES[1])):
-            subprocess.run(
-                ["ip", "-netns", space, "addr", "add", f"{address}/24", "dev", device], check=True
-            )
-            subprocess.run(["ip", "-netns", space, "link", "set", device, "up"], check=True)
-        argv = inside(["iperf3", "--server", "--forceflush"], space=far, group=group)
-        quiet = subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
-        with ending(quiet) as server:
-            assert server.stdout is not None
-            while "Server listening" not in (line := server.stdout.readline()):
-                if not line:
-                    raise RuntimeError("the iperf3 server ended")
-            yield _Link(near=near, group=group, seconds=seconds)
+def _iperf3_server(space: str, group: Path) -> Iterator[None]:
+    argv = inside(["iperf3", "--server", "--forceflush"], space=space, group=group)
+    with ending(
+        subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    ) as server:
+        assert server.stdout is not None
+        while "Server listening" not in (line := server.stdout.readline()):
+            if not line:
+                raise RuntimeError("the iperf3 server ended")
+        yield
+
+
+@contextmanager
+def _workloads(ends: Cable, group: Path, milliseconds: int) -> Iterator[list[_Workload]]:
+    with ExitStack() as stack:
+        program = stack.enter_context(compiled("traffic"))
+        stack.enter_context(_iperf3_server(ends.far, group))
+        found = []
+        traffic = {}
+        for family, addresses in ADDRESSES.items():
+            argv = [str(program), f"/run/netns/{ends.near}", f"/run/netns/{ends.far}", addresses[1]]
+            traffic[family] = stack.enter_context(answering(inside(argv, group=group)))
+        for (kind, (command, unit, factor)), family in product(_KINDS.items(), traffic):
+            run = partial(_generated, traffic[family], command, factor, milliseconds)
+            found.append(_Workload(what=f"{kind}, IPv{family}", unit=unit, run=run))
+        run = partial(_iperf3, ends.near, group)
+        found.append(_Workload(what="iperf3, TCP, IPv4", unit="Gbit/s", run=run))
+        yield found
 
 
 def benchmark(quick: bool) -> list[Row]:
-    """Runs a stream off, on and off, some times."""
-    before, on, after = [], [], []
-    with _link(1 if quick else 3) as link, private_bus() as bus:
-        for _ in range(2 if quick else 9):
-            progress("throughput: once more off, on, off")
-            before.append(link.run())
-            with daemon("--cgroup", str(link.group), "-i", _DEVICE, space=link.near, bus=bus):
-                on.append(link.run())
-            after.append(link.run())
-    off = [(one + other) / 2 for one, other in zip(before, after, strict=True)]
-    return [
-        Row(
-            what="iperf3 over veth, TCP, one stream",
-            samples=on,
-            unit="Gbit/s",
-            peers=[Peer(name="off", samples=off)],
-            budget=BUDGET,
-            at_least=True,
-            budget_of_ratio=True,
-        ),
-        Row(
-            what="the same without netmond",
-            samples=after,
-            unit="Gbit/s",
-            peers=[Peer(name="off, just before", samples=before)],
-        ),
-    ]
+    """One workload after the other, each in turns of all states."""
+    rounds, milliseconds = (3, 150) if quick else (15, 450)
+    with _measured(milliseconds) as (workloads, switch):
+        wanted = workloads[: -1 if quick else None]  # iperf3 takes a second each time
+        return [_row(workload, _turns(workload, switch, rounds)) for workload in wanted]
+
+
+@contextmanager
+def _measured(milliseconds: int) -> Iterator[tuple[list[_Workload], Answering]]:
+    """What there is to measure, and the switch."""
+    with ExitStack() as stack:
+        ends = stack.enter_context(cable())
+        group = stack.enter_context(cgroup())
+        arguments = "--cgroup", str(group), "-i", DEVICES[0]
+        netmond = stack.enter_context(daemon(*arguments, space=ends.near))
+        workloads = stack.enter_context(_workloads(ends, group, milliseconds))
+        argv = [sys.executable, "-m", "bench.switch", str(netmond.pid), str(group), DEVICES[0]]
+        switch = stack.enter_context(answering(inside(argv, space=ends.near), directory=ROOT))
+        yield workloads, switch
+
+
+def _turns(workload: _Workload, switch: Answering, rounds: int) -> dict[str, list[float]]:
+    progress(f"throughput: {workload.what}")
+    rates: dict[str, list[float]] = {state: [] for state in _STATES}
+    for state in (*(_STATES * rounds), "off"):
+        switch.ask(state)
+        rates[state].append(workload.run())
+    return rates
+
+
+def _row(workload: _Workload, rates: dict[str, list[float]]) -> Row:
+    off = rates["off"]
+    empty, programs = (median(samples.among(rates[state], off)) for state in ("empty", "programs"))
+    return Row(
+        what=f"throughput, {workload.what}",
+        samples=rates["on"],
+        unit=workload.unit,
+        against="off",
+        peer=off,
+        paired=samples.among(rates["on"], off),
+        noise=samples.against_itself(off),
+        budget=BUDGET,
+        note=f"with empty programs {empty:.3f}, with netmond's but no daemon {programs:.3f}",
+    )

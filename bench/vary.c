@@ -70,8 +70,3 @@ int vary6_xdp(struct xdp_md *context)
     next_xdp.call(context, 0);
     return 2;
 }
-
-int empty_xdp(struct xdp_md *context)
-{
-    return 2;
-}

@@ -7,8 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from netmonctl.arguments import Commands, add_options
+from netmonctl import books, completers
+from netmonctl.arguments import Commands, add_options, with_completer
 from netmonctl.client import Client, Listing
+from netmonctl.errors import usage
 from netmonctl.output import Answer, Output, present
 from netmonctl.render import (
     MISSING,
@@ -167,11 +169,25 @@ def add_parsers(commands: Commands) -> None:
     for verb, listing in LISTS.items():
         parser = commands.add(verb, run, listing.help)
         scope = ("all", "own") if listing.scoped else ()
-        add_options(parser, *listing.filters, *scope, "lines", "sort", "reverse", "watch", "full", "si")
+        own = ("books",) if verb == "interfaces" else ()
+        add_options(
+            parser, *listing.filters, *own, *scope, "lines", "sort", "reverse", "watch", "full", "si"
+        )
+        if own:
+            name = parser.add_argument(
+                "name", nargs="?", metavar="NAME", help="with --books: only this interface"
+            )
+            with_completer(name, completers.interfaces)
 
 
 def run(args: Namespace, client: Client, out: Output) -> None:
     listing = LISTS[args.verb]
+    if listing.what == "Interfaces":
+        if args.books:
+            books.run(args, client, out)
+            return
+        if args.name:
+            raise usage(f"{args.name} what? For its books: netmonctl interfaces --books {args.name}")
     present(args, out, lambda: answer(args, client, out, listing))
 
 

@@ -50,6 +50,7 @@ def page(status: Mapping[str, Any], style: Style, now: float, verbose: bool) -> 
         *_entry("Losses", _losses(status["losses"], style, verbose)),
         *_entry("Cost", [_cost(status, style, now)]),
         *_entry("Features", _features(features, style)),
+        *_entry("Machine", [_machine(status["host"], style)]),
         *_interfaces(status["interfaces"], style),
     ]
 
@@ -93,6 +94,15 @@ def _features(features: Sequence[Row], style: Style) -> list[str]:
         reason = f" - {escape(feature['reason'])}" if feature["reason"] else ""
         lines.append(f"{dot} {escape(feature['name']):<{names}} {escape(state)}{reason}")
     return lines or ["none"]
+
+
+def _machine(host: Row, style: Style) -> str:
+    """Each packet of the machine once, whatever interfaces it passed."""
+    parts = []
+    for direction in ("in", "out"):
+        amount, packets = size(host[f"{direction}_bytes"], style.si), host[f"{direction}_packets"]
+        parts.append(f"{direction} {amount} in {packets} packets")
+    return f"{', '.join(parts)}: all interfaces, each packet once"
 
 
 def _interfaces(rows: Sequence[Row], style: Style) -> list[str]:

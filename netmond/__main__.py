@@ -50,9 +50,8 @@ def _check(config: Config, warnings: list[str]) -> int:
 def _detach(config: Config, when: str) -> int:
     from netmond.handover import ALWAYS, UNIT_VARIABLE, detach, was_stopped
 
-    if when == "if-stopped" and (
-        config.daemon.keep_counting == ALWAYS or not was_stopped(os.environ.get(UNIT_VARIABLE, ""))
-    ):
+    unit, result = os.environ.get(UNIT_VARIABLE, ""), os.environ.get("SERVICE_RESULT", "")
+    if when == "if-stopped" and (config.daemon.keep_counting == ALWAYS or not was_stopped(unit, result)):
         return 0
     detach(config.daemon.run_dir)
     return 0

@@ -18,12 +18,13 @@ from netmond.config import Config
 from netmond.errors import NetmondError
 from netmond.handover import Handover, RunDirectory
 from netmond.interfaces import Interfaces
-from netmond.kernel import links, programs
+from netmond.kernel import links, programs, wire
 from netmond.kernel.cgroups import CgroupPaths, find_cgroup2
 from netmond.kernel.devices import devices
 from netmond.kernel.owners import Process, find_owners
 from netmond.kernel.queues import queues
 from netmond.kernel.tables import InterfaceTables, SocketTables
+from netmond.ledger import Ledger
 from netmond.meter import Meter
 from netmond.model import Feature, FeatureState, Loss, Network
 from netmond.ports import Ports
@@ -123,7 +124,8 @@ def _sockets(config: Config, totals: Totals, handover: Handover, parts: Parts) -
     netns = _own_netns()
     tables.count_interfaces_of(netns)
     meter_of = partial(Meter, paths=CgroupPaths(root).look_up, netns=netns, idle=config.meter.idle)
-    succession = MeterSuccession(handover=handover, meter=meter_of(tables))
+    ledger = Ledger(wire.SOCKET_LOSSES, tables.losses)
+    succession = MeterSuccession(handover=handover, meter=meter_of(tables), ledger=ledger)
     if not succession.resume():
         totals.restore_owners(succession.meter.owners)
     succession.begin(loaded)
@@ -135,7 +137,7 @@ def _sockets(config: Config, totals: Totals, handover: Handover, parts: Parts) -
         parts.find_owners = partial(find_owners, loaded.programs[programs.OWNERS_PROGRAM])
     state = FeatureState.DEGRADED if loaded.notes else FeatureState.ON
     parts.features.append(Feature(name="meter", state=state, reason="; ".join(loaded.notes)))
-    return Sockets(meter=succession.meter, losses=tables.losses, whole=cgroup == root)
+    return Sockets(meter=succession.meter, ledger=succession.ledger, whole=cgroup == root)
 
 
 def _cgroup(root: Path, wanted: str) -> Path:
@@ -168,7 +170,13 @@ def _traffic(config: Config, totals: Totals, handover: Handover, parts: Parts) -
         queues=queues,
     )
     parts.closing.callback(interfaces.close)
-    succession = TrafficSuccession(handover=handover, ports=ports, targets=targets, interfaces=interfaces)
+    succession = TrafficSuccession(
+        handover=handover,
+        ports=ports,
+        targets=targets,
+        interfaces=interfaces,
+        ledger=Ledger(wire.INTERFACE_LOSSES, tables.losses),
+    )
     if not succession.resume(config.targets.addresses):
         totals.restore_targets(targets, config.targets)
     succession.begin(loaded)
@@ -177,4 +185,4 @@ def _traffic(config: Config, totals: Totals, handover: Handover, parts: Parts) -
     succession.settle()
     parts.traffic_succession = succession
     parts.features.append(Feature(name="targets", state=FeatureState.ON))
-    return Traffic(interfaces=interfaces, ports=ports, targets=targets, losses=tables.losses)
+    return Traffic(interfaces=interfaces, ports=ports, targets=targets, ledger=succession.ledger)

@@ -9,14 +9,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import NDArray
 
 from netmond.accounts import Now
 from netmond.books import Books
 from netmond.flowrows import FlowRows
 from netmond.interfaces import Interfaces
-from netmond.kernel import wire
 from netmond.kernel.devices import devices
+from netmond.ledger import Ledger
 from netmond.meter import Meter, Usage
 from netmond.model import Cost, Feature, InterfaceInfo, Loss, Snapshot, Table
 from netmond.ports import CLASS_COLUMNS, Ports
@@ -38,7 +37,7 @@ class Sockets:
     """The meter and its loss ledger."""
 
     meter: Meter
-    losses: NDArray[np.uint64]
+    ledger: Ledger
     whole: bool = True  #: it counts every socket of the machine
 
 
@@ -49,7 +48,7 @@ class Traffic:
     interfaces: Interfaces
     ports: Ports
     targets: Targets
-    losses: NDArray[np.uint64]
+    ledger: Ledger
 
 
 class Collector:
@@ -69,7 +68,7 @@ class Collector:
     ) -> None:
         """features and losses: those of other parts of the daemon, asked at every tick.
         started, since: wall clock at which the daemon started and counting began, if that is not now.
-        last_tick: ns, monotonic, at which an earlier daemon took its last, if this one goes on from there."""
+        last_tick: when an earlier daemon took its last one (ns, monotonic), if this one goes on from it."""
         self._sockets = sockets
         self._traffic = traffic
         self._features = features
@@ -159,16 +158,8 @@ class Collector:
         return {index: device.info for index, device in devices().items()}
 
     def _ledger(self) -> list[Loss]:
-        parts: list[tuple[tuple[tuple[str, str], ...], NDArray[np.uint64]]] = []
-        if self._sockets:
-            parts.append((wire.SOCKET_LOSSES, self._sockets.losses))
-        if self._traffic:
-            parts.append((wire.INTERFACE_LOSSES, self._traffic.losses))
-        return [
-            Loss(name=name, count=count, meaning=meaning)
-            for names, counts in parts
-            for (name, meaning), count in zip(names, counts.tolist(), strict=True)
-        ]
+        ledgers = (part.ledger for part in (self._sockets, self._traffic) if part)
+        return [loss for ledger in ledgers for loss in ledger.losses()]
 
     def _cost(self) -> Cost:
         usage = resource.getrusage(resource.RUSAGE_SELF)

@@ -184,6 +184,7 @@ class Handover:
             for generation in self._others:
                 generation.remove()
             self._others, self.former, self._alone = [], [], True
+            self.totals = self.arrays = None  # megabytes that nobody goes on from any more
             if not self.lasting:
                 self._file.unlink(missing_ok=True)
         return True
@@ -217,7 +218,8 @@ def wait_for_programs() -> None:
 
 def lock(directory: Path) -> int:
     """Makes a run directory ours until we end. OSError; AlreadyExists: it is another daemon's."""
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)  # a file could be another user's
+    # Itself, since a file in it could be another user's: `netmond --detach` is root's.
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -226,16 +228,20 @@ def lock(directory: Path) -> int:
     return descriptor
 
 
-def was_stopped(unit: str) -> bool:
-    """Whether the service manager has just been told to stop a unit, and not to start it again."""
+def was_stopped(unit: str, result: str) -> bool:
+    """Whether a unit that has just ended is to stay so: it was stopped, or ended in order and is not restarted.
+
+    result: how it ended, $SERVICE_RESULT of systemd.exec(5).
+    """
     try:
-        jobs = subprocess.run(
+        said = subprocess.run(
             ["systemctl", "--no-legend", "--no-pager", "list-jobs", unit],
             capture_output=True, text=True, timeout=10, check=True,
         ).stdout  # fmt: skip
     except (OSError, subprocess.SubprocessError):
         return True
-    return any(job.split()[1:3] == [unit, "stop"] for job in jobs.splitlines())
+    jobs = {job.split()[2] for job in said.splitlines() if job.split()[1:2] == [unit]}
+    return "stop" in jobs if jobs else result == "success"
 
 
 def detach(directory: Path) -> None:

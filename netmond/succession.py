@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from functools import lru_cache
 from ipaddress import ip_network
 from typing import Any, TypeVar
 
@@ -24,6 +25,7 @@ from netmond.kernel.former import (
     FormerInterfaces,
     FormerSockets,
 )
+from netmond.ledger import Ledger
 from netmond.meter import Meter
 from netmond.model import Network
 from netmond.ports import Ports
@@ -41,6 +43,7 @@ class MeterSuccession:
 
     handover: Handover
     meter: Meter
+    ledger: Ledger
 
     @property
     def since(self) -> float | None:
@@ -65,7 +68,7 @@ class MeterSuccession:
 
     def begin(self, loaded: Loaded) -> None:
         """Call when the totals are what they are to go on from; then programs may be attached."""
-        self.handover.begin(loaded, SOCKET_LAYOUTS, self.meter.owners.checkpoint(), self.meter.checkpoint())
+        self.handover.begin(loaded, SOCKET_LAYOUTS, self.meter.owners.checkpoint(), self._arrays())
 
     def settle(self, meter_of: Callable[[FormerSockets], Meter]) -> None:
         """Adds what former builds have counted since the checkpoint; our programs run in their place.
@@ -79,14 +82,18 @@ class MeterSuccession:
                 meter.resume(tables.arrays)
                 meter.tick(Now(monotonic_ns=0, wall=0.0, interval=0.0))
                 self.meter.owners.include(meter.owners)
+                self.ledger.include(tables.arrays, tables.losses)
 
     def keep(self, *, since: float) -> None:
         """After a tick: what it accounted for stays so, and slots nobody needs any more become free."""
         moment = {"since": since, "monotonic_ns": time.monotonic_ns()}
         if not self.handover.busy or self.handover.commit(
-            moment, self.meter.owners.checkpoint(), self.meter.checkpoint()
+            moment, self.meter.owners.checkpoint(), self._arrays()
         ):
             self.meter.release()
+
+    def _arrays(self) -> Mapping[str, NDArray[Any]]:
+        return {**self.meter.checkpoint(), **self.ledger.checkpoint()}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,6 +104,7 @@ class TrafficSuccession:
     ports: Ports
     targets: Targets
     interfaces: Interfaces
+    ledger: Ledger
 
     def resume(self, configured: Sequence[Network]) -> bool:
         """Goes on from the checkpoint with what is in the configuration now; False: there is none."""
@@ -106,6 +114,7 @@ class TrafficSuccession:
         if self.handover.arrays is not None:
             self.ports.resume(self.handover.arrays)
             self.targets.resume(self.handover.arrays)
+            self.ledger.resume(self.handover.arrays)
         for former in self.handover.former:
             self._add(map(_network, former.arrays["targets.network"].tolist()))
         gone = set(map(ip_network, self.handover.left.get("configured", ()))).difference(configured)
@@ -131,6 +140,7 @@ class TrafficSuccession:
             ports = Ports(tables)
             ports.resume(tables.arrays)
             self.ports.include(ports)
+            self.ledger.include(tables.arrays, tables.losses)
             targets = Targets(tables, tables.target_counters.capacity)
             targets.resume(tables.arrays)
             counters = targets.current().counters
@@ -143,12 +153,12 @@ class TrafficSuccession:
         if self.handover.busy:
             moment = {
                 "by_hand": self.interfaces.by_hand,
-                "configured": [network_text(network) for network in configured],
+                "configured": _texts(tuple(configured)),
             }
             self.handover.commit(moment, {}, self._arrays())
 
     def _arrays(self) -> Mapping[str, NDArray[Any]]:
-        return {**self.ports.checkpoint(), **self.targets.checkpoint()}
+        return {**self.ports.checkpoint(), **self.targets.checkpoint(), **self.ledger.checkpoint()}
 
 
 def _replaced(handover: Handover, tables_of: Callable[[Former], _Tables]) -> Iterator[_Tables]:
@@ -160,6 +170,12 @@ def _replaced(handover: Handover, tables_of: Callable[[Former], _Tables]) -> Ite
             yield tables_of(former)
         except KernelError as error:
             log.warning("What an earlier netmond counted in the end is lost: %s", error)
+
+
+@lru_cache(maxsize=1)
+def _texts(networks: tuple[Network, ...]) -> list[str]:
+    """Of the configured targets, at every tick the same."""
+    return [network_text(network) for network in networks]
 
 
 def _network(text: bytes) -> Network:

@@ -53,6 +53,14 @@ class Former:
             raise
         return opened
 
+    def losses(self) -> NDArray[np.uint64]:
+        """Its ledger's counts."""
+        maps = self.open("losses")
+        try:
+            return map_array(maps["losses"], np.uint64, len(self.arrays["ledger.names"])).copy()
+        finally:
+            os.close(maps["losses"])
+
 
 class _Records:
     """A long array in another layout."""
@@ -109,6 +117,7 @@ class FormerSockets:
         """KernelError: the maps are not there any more."""
         slot, flow, key, tally = former.layouts("slot", "flow", "overflow_key", "tally")
         capacity, overflows = former.sizes("SLOTS", "OVERFLOWS")
+        self.losses = former.losses()
         self._maps = former.open("slots", "flows", "overflow")
         self.slots = _Records(self._maps["slots"], capacity, slot, wire.SLOT)
         self.flows = _Records(self._maps["flows"], capacity, flow, wire.FLOW)
@@ -140,6 +149,7 @@ class FormerInterfaces:
         """KernelError: the maps are not there any more."""
         port, target = former.layouts("port_counters", "target_counters")
         cpus, ports, targets = former.sizes("CPUS", "PORTS", "TARGETS")
+        self.losses = former.losses()
         maps = former.open("port_counters", "target_counters")
         try:
             self.port_counters = _CpuSums(maps["port_counters"], cpus, ports, port, wire.PORT_COUNTERS)

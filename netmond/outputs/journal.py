@@ -143,6 +143,8 @@ class JournalOutput:
 
     def _report_losses(self, snapshot: Snapshot, pause: float = LOSS_PAUSE) -> None:
         """Losses that grew, each at once and then with a pause; all since the last message is told."""
+        if snapshot.tick == 0:  # nothing has happened yet: an earlier daemon has told of those
+            self._losses = {loss.name: (loss.count, float("-inf")) for loss in snapshot.losses}
         for loss in snapshot.losses:
             told_of, when = self._losses.get(loss.name, (0, float("-inf")))
             if loss.count < told_of:  # it counts anew

@@ -8,12 +8,15 @@ from typing import Any
 
 import numpy as np
 
+from netmond.kernel import wire
 from netmond.model import (
     NOBODY_UID,
     Cost,
+    Evidence,
     Feature,
     FeatureState,
     FlowKind,
+    Growth,
     InterfaceInfo,
     Loss,
     Snapshot,
@@ -103,6 +106,25 @@ def flows() -> Table:
     )
 
 
+def evidence() -> Evidence:
+    """Books of eth0: of 5 packets that came in, 3 are users' and one is unexplained."""
+    port = np.zeros(1, wire.PORT_COUNTERS)
+    side = port["in"]
+    side["stack_packets"], side["stack_bytes"] = 5, 570
+    side["class"]["packets"][:, 0], side["class"]["bytes"][:, 0] = 5, 570
+    for part, packets in (("sockets", 4), ("kernel", 1)):
+        side["part"][:, wire.PARTS.index(part)] = packets, 100 * packets
+    growth = Growth(
+        kernel=np.array([5, 500, 0, 0, 0]),  # it counts no link headers
+        queue=np.zeros(3, np.int64),
+        port=port.view(np.int64),
+    )
+    sockets = np.array([3, 300, 0, 0, 3, 300, 0, 0], np.uint64)
+    return Evidence(
+        since=1700.5, low=growth, high=growth, sockets=sockets, whole=True, link_header=14, hook="tc"
+    )
+
+
 def small() -> Snapshot:
     """Alice (33 packets in), bob (36) and forwarded traffic (41); app.service serves both."""
     return Snapshot(
@@ -136,6 +158,8 @@ def small() -> Snapshot:
         ),
         targets=table([19], address=texts("192.0.2.7"), since=numbers("f8", 1500.5)),
         unit_names=UNITS,
+        host=table([83], [3.5]),
+        books={2: evidence()},
         links={
             1: InterfaceInfo(name="lo", index=1, kind="loopback", state="unknown"),
             2: InterfaceInfo(

@@ -39,6 +39,7 @@ EVERYBODY: dict[tuple[type[Interface], str], tuple[Any, ...]] = {
 
 #: Members for root and netmond's group.
 AUTHORISED: dict[tuple[type[Interface], str], tuple[Any, ...]] = {
+    (Manager, "ListBooks"): LIST,
     (Manager, "ListTargets"): LIST,
     (Manager, "GetUser"): (("u", "a{sv}"), FOREIGN, {}),
     (Manager, "AddTargets"): (("as", "a{sv}"), ["192.0.2.11"], {}),

@@ -25,6 +25,7 @@ GOLDEN = {
     "Manager.ListProcesses": "a{sv} -> aa{sv}a{sv}",
     "Manager.ListFlows": "a{sv} -> aa{sv}a{sv}",
     "Manager.ListInterfaces": "a{sv} -> aa{sv}a{sv}",
+    "Manager.ListBooks": "a{sv} -> aa{sv}a{sv}",
     "Manager.ListTargets": "a{sv} -> aa{sv}a{sv}",
     "Manager.GetUser": "ua{sv} -> a{sv}",
     "Manager.AddTargets": "asa{sv} -> ao",

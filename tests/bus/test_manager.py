@@ -88,6 +88,32 @@ def test_list_interfaces(host: Host, admin: Caller) -> None:
     assert meta["total"] == 3
 
 
+def test_list_books(host: Host, admin: Caller) -> None:
+    """A row for each line, in order; amounts are signed."""
+    rows, meta = admin.call("ListBooks", OPTIONS, {"interface": ["s", "eth0"]})
+
+    books = [(row["line"], row["layer"], row["line_packets"], row["line_bytes"]) for row in rows]
+    assert books[: books.index(("wire", "tc", 5, 570)) + 1] == [
+        ("kernel", "driver", 5, 500),
+        ("users", "sockets", 3, 300),
+        ("system", "tc", 1, 100),
+        ("link", "tc", 0, 70),
+        ("headers", "driver", 0, -70),
+        ("unattributed", "", 1, 100),
+        ("wire", "tc", 5, 570),
+    ]
+    assert {(row["interface"], row["index"], row["since"]) for row in rows} == {("eth0", 2, 1700.5)}
+    assert [row["direction"] for row in rows] == ["in"] * 7 + ["out"] * 4
+    assert meta["total"] == 11
+
+
+def test_books_of_what_is_not_monitored(host: Host, admin: Caller) -> None:
+    """Says what to do; of an interface that there is not, that."""
+    for name, error in (("lo", "InvalidArgs"), ("nosuch", "NoSuchInterface")):
+        with pytest.raises(CallError, match=error):
+            admin.call("ListBooks", OPTIONS, {"interface": ["s", name]})
+
+
 def test_list_targets_names_their_objects(host: Host, admin: Caller) -> None:
     """The path in a row is where the target's object lives."""
     (path,) = admin.call("AddTargets", TARGETS, ["192.0.2.7"], {})

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 from tests.kernel.machine import Cgroup, Namespace
@@ -15,7 +16,10 @@ _SOURCE = Path(__file__).with_name("traffic.py")
 
 
 class Agent:
-    """traffic.py at work: `do("exchange", name="a", count=23)` calls the function of that name there."""
+    """traffic.py at work: `do("exchange", name="a", count=23)` calls the function of that name there.
+
+    Leaving the block, or closing the machine, ends it.
+    """
 
     def __init__(
         self,
@@ -55,6 +59,14 @@ class Agent:
     def close(self) -> None:
         """Ends the process, and with it its sockets."""
         self._process.close()
+
+    def __enter__(self) -> Agent:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
 
     def _read(self) -> Any:
         assert self._process.popen.stdout is not None

@@ -20,6 +20,7 @@ _CLONE_NEWNET = 0x40000000
 _ETHERTYPE_EXPERIMENTAL = 0x88B5  # IEEE Std 802, local experimental
 _SNAP = 160  # bytes kept of a frame
 _FIN, _SYN, _RST, _ACK = 1, 2, 4, 16
+_OPTIONS = (0, 60)  # headers of IPv6 before another: hop-by-hop and destination options
 
 
 @contextmanager
@@ -55,6 +56,7 @@ class Packet(NamedTuple):
     flags: int  # of TCP
     sequence: int
     acknowledgement: int
+    vlan: int  # 0: no tag
 
 
 class Figures(NamedTuple):
@@ -124,6 +126,10 @@ def read_packets(pcap: bytes) -> Iterator[Packet]:
 def _packet(frame: bytes) -> Packet | None:
     (kind,) = struct.unpack_from("!H", frame, 12)
     ip = frame[14:]
+    vlan = 0
+    if kind == 0x8100:  # a tag of IEEE Std 802.1Q
+        vlan, kind = struct.unpack_from("!HH", frame, 14)
+        ip = frame[18:]
     if kind == 0x0800:
         header = (ip[0] & 15) * 4
         (size,) = struct.unpack_from("!H", ip, 2)
@@ -133,6 +139,8 @@ def _packet(frame: bytes) -> Packet | None:
     elif kind == 0x86DD:
         header, protocol = 40, ip[6]
         size = 40 + int.from_bytes(ip[4:6], "big")
+        while protocol in _OPTIONS:
+            header, protocol = header + (ip[header + 1] + 1) * 8, ip[header]
         source, destination = (socket.inet_ntop(socket.AF_INET6, ip[n : n + 16]) for n in (8, 24))
         first = True
     else:
@@ -147,7 +155,9 @@ def _packet(frame: bytes) -> Packet | None:
         one, other = struct.unpack_from("!HH", ip, header)
         ports = (one, other)
         payload -= 8
-    return Packet(source, destination, protocol, *ports, size, payload, flags, sequence, acknowledgement)
+    return Packet(
+        source, destination, protocol, *ports, size, payload, flags, sequence, acknowledgement, vlan
+    )
 
 
 def figures(packets: Iterable[Packet], here: Set[str]) -> Figures:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import itertools
 import json
-import socket
+import signal
 from dataclasses import dataclass
 from typing import Any
 
 from tests.kernel.capture import Capture, Packet
-from tests.kernel.machine import Cgroup, Link, Namespace
+from tests.kernel.deadline import DEADLINE
+from tests.kernel.machine import Cgroup, Link, Namespace, Process
 
 _ports = itertools.count(5201)
 
@@ -23,8 +24,37 @@ class Run:
     packets: list[Packet]
 
 
-def run(link: Link, near: Namespace, address: str, *flags: str, uid: int, cgroup: Cgroup | None) -> Run:
-    """A client in `near` against a server at the far end of the link, one second or as the flags say."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Talk:
+    """A client at work, against a server at the far end of a link."""
+
+    port: int
+    client: Process
+    server: Process
+    capture: Capture
+
+    def wait(self) -> Run:
+        """Lets both come to their end."""
+        report = json.loads(self.client.wait())
+        assert "error" not in report, report["error"]
+        self.server.wait()
+        return self._run(report)
+
+    def interrupt(self) -> Run:
+        """Has the client end now."""
+        self.client.popen.send_signal(signal.SIGINT)
+        said, _ = self.client.popen.communicate(timeout=DEADLINE)
+        self.server.popen.communicate(timeout=DEADLINE)
+        return self._run(json.loads(said))
+
+    def _run(self, report: dict[str, Any]) -> Run:
+        seen = self.capture.stop()
+        packets = [packet for packet in seen if self.port in (packet.source_port, packet.destination_port)]
+        return Run(pid=self.client.pid, report=report, packets=packets)
+
+
+def start(link: Link, near: Namespace, address: str, *flags: str, uid: int, cgroup: Cgroup | None) -> Talk:
+    """A client in `near`, for one second or as the flags say."""
     port = next(_ports)
     server = link.far.machine.start(
         link.far.command(["iperf3", "--server", "--one-off", f"--port={port}", "--forceflush"])
@@ -40,9 +70,9 @@ def run(link: Link, near: Namespace, address: str, *flags: str, uid: int, cgroup
             cgroup=cgroup,
         )
     )
-    report = json.loads(client.wait())
-    assert "error" not in report, report["error"]
-    server.wait()
-    wanted = (socket.IPPROTO_TCP, socket.IPPROTO_UDP)
-    packets = [packet for packet in capture.stop() if packet.protocol in wanted]
-    return Run(pid=client.pid, report=report, packets=packets)
+    return Talk(port=port, client=client, server=server, capture=capture)
+
+
+def run(link: Link, near: Namespace, address: str, *flags: str, uid: int, cgroup: Cgroup | None) -> Run:
+    """start(), to the end."""
+    return start(link, near, address, *flags, uid=uid, cgroup=cgroup).wait()

@@ -10,7 +10,7 @@ import subprocess
 import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import IO
@@ -169,6 +169,16 @@ class Link:
     def near_addresses(self) -> frozenset[str]:
         return frozenset(self.address(family) for family in (4, 6))
 
+    def reversed(self) -> Link:
+        """The same devices, with near and far exchanged; for whatever does not ask for addresses."""
+        return replace(
+            self,
+            near=self.far,
+            far=self.near,
+            near_device=self.far_device,
+            far_device=self.near_device,
+        )
+
     def furnish(self, *, far: bool) -> None:
         """Gives one end its addresses and its neighbour, and brings it up."""
         space, device = (self.far, self.far_device) if far else (self.near, self.near_device)
@@ -243,6 +253,12 @@ class Machine:
                 directory.mkdir()
                 self._stack.callback(_remove_cgroup, directory)
         return Cgroup("/" + path.strip("/"), directory)
+
+    def bpffs(self, directory: Path) -> None:
+        """Mounts a BPF file system there; what is pinned in it goes with the machine."""
+        directory.mkdir(parents=True, exist_ok=True)
+        subprocess.run(["mount", "-t", "bpf", "none", directory], check=True, timeout=DEADLINE)
+        self._stack.callback(lambda: subprocess.run(["umount", directory], check=True, timeout=DEADLINE))
 
     def start(
         self,

@@ -69,7 +69,9 @@ class Netmond:
         machine = space.machine
         self.directory = machine.directory / "netmond"
         self.state, self.logs = self.directory / "state", self.directory / "log"
-        for directory in (self.directory, self.state, self.logs):
+        self.run = self.directory / "run"
+        self.source = ROOT  #: the tree it is started from
+        for directory in (self.directory, self.state, self.logs, self.run):
             directory.mkdir(exist_ok=True)
         self.config = self.directory / "netmond.toml"
         self._settings: dict[str, Any] = {
@@ -86,6 +88,8 @@ class Netmond:
             f"{self.state}",
             "--log-dir",
             f"{self.logs}",
+            "--run-dir",
+            f"{self.run}",
         ]
         self._around, self._program = around, program
         self._output = self.directory / "output"
@@ -109,9 +113,13 @@ class Netmond:
         return {**kept, "DBUS_SYSTEM_BUS_ADDRESS": self._bus.address}
 
     @property
-    def pid(self) -> int:
+    def process(self) -> Process:
         assert self._process is not None
-        return self._process.pid
+        return self._process
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid
 
     def launch(self) -> Process:
         """Starts the program and does not wait."""
@@ -122,7 +130,7 @@ class Netmond:
                 stdout=output,
                 stderr=output,
                 env=self.environment,
-                cwd=ROOT,
+                cwd=self.source,
             )
         return self._process
 

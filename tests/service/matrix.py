@@ -94,6 +94,7 @@ MATRIX: Mapping[str, Mapping[str, Try]] = {
         f"{MANAGER}.ListProcesses": Try(None, *_LIST),
         f"{MANAGER}.ListFlows": Try(None, *_LIST),
         f"{MANAGER}.ListInterfaces": Try(None, *_LIST),
+        f"{MANAGER}.ListBooks": Try(READ_ALL, *_LIST),
         f"{MANAGER}.ListTargets": Try(READ_ALL, *_LIST),
         f"{MANAGER}.GetUser": Try(None, ("u", "a{sv}"), (OWN, {})),
         f"{MANAGER}.AddTargets": Try(MANAGE, ("as", "a{sv}"), ([FRESH], {})),

@@ -96,6 +96,17 @@ def test_a_stop_is_a_stop(erin: Talker) -> None:
     assert counted() == before
 
 
+def test_an_orderly_end_is_a_stop() -> None:
+    """As after `systemctl kill`: nobody starts the daemon again, so nothing is to count for it."""
+    objects = held_by(main_pid())
+
+    systemctl("kill", UNIT)
+
+    eventually(lambda: show("ActiveState") == "inactive", "it has ended")
+    eventually(lambda: not alive(objects), "the kernel has freed everything")
+    systemctl("start", UNIT)
+
+
 def test_counting_while_stopped(erin: Talker) -> None:
     """If the configuration says so, the kernel counts on while the service is stopped, until --detach."""
     _DROP_IN.parent.mkdir(exist_ok=True)

@@ -39,6 +39,7 @@ class Kernel:
         self.flows = Records(wire.FLOW, slots)
         self.peers = Hash(wire.PEER_KEY, wire.TALLY, peers)
         self.overflow = Hash(wire.OVERFLOW_KEY, wire.TALLY, overflow)
+        self.detours = Hash(wire.DETOUR_KEY, wire.TALLY, 16)
         self.losses = dict.fromkeys((name for name, _ in wire.SOCKET_LOSSES), 0)
         self.given_back: list[int] = []  #: slots, in the order they were pushed, since the start
         self.now = 100.0

@@ -12,6 +12,7 @@ from netmond.config import InterfacesConfig
 from netmond.interfaces import Interfaces
 from netmond.kernel import wire
 from netmond.kernel.devices import Device
+from netmond.ledger import Ledger
 from netmond.model import COUNTERS, Feature, FeatureState, FlowKind, InterfaceInfo, Loss
 from netmond.ports import Ports
 from netmond.targets import Targets
@@ -48,12 +49,12 @@ class Machine:
             devices=lambda: {2: _ETH},
         )
         self.collector = Collector(
-            sockets=Sockets(meter=self.bench.meter, losses=self.socket_losses),
+            sockets=Sockets(meter=self.bench.meter, ledger=Ledger(wire.SOCKET_LOSSES, self.socket_losses)),
             traffic=Traffic(
                 interfaces=self.interfaces,
                 ports=self.ports,
                 targets=self.targets,
-                losses=self.interface_losses,
+                ledger=Ledger(wire.INTERFACE_LOSSES, self.interface_losses),
             ),
             clock=self.clock,
             **more,
@@ -98,6 +99,27 @@ def test_a_tick() -> None:
     assert snapshot.links[2].monitored
     assert machine.collector.snapshot is snapshot
     assert snapshot.cost.resident_bytes > 1 << 20
+
+
+def test_books_and_the_total_of_the_host() -> None:
+    """Books begin with the first tick after the interface is monitored; sockets' figures are in them."""
+    machine = Machine()
+    assert not machine.collector.tick().books  # in which its monitoring begins
+    bench, place = machine.bench, machine.hooks.ports[2][0]
+    machine.collector.tick()
+    bench.kernel.now += 1
+    bench.kernel.send(bench.kernel.open(), 101)
+    bench.kernel.slots.array["out"]["ifindex"][bench.kernel.slots.array["out"]["bytes"] == 101] = 2
+    side = machine.hooks.port_counters.array[place : place + 1]["out"]
+    side["once"]["packets"], side["once"]["bytes"] = 1, 115
+
+    snapshot = machine.collector.tick()
+
+    assert set(snapshot.books) == {2}
+    assert snapshot.books[2].since == WALL_AHEAD + 100
+    assert snapshot.books[2].sockets is not None
+    assert snapshot.books[2].sockets.tolist() == [0, 0, 1, 101, 0, 0, 1, 101]
+    assert rows(snapshot.host, "out_packets", "out_bytes", "out_byte_rate") == [(1, 115, 115.0)]
 
 
 def test_forwarded_traffic_is_no_users() -> None:
@@ -202,7 +224,7 @@ def test_wall_clock_steps_do_not_matter() -> None:
     machine = Machine()
     wall = iter([5000.0, 4000.0, 3000.0])
     collector = Collector(
-        sockets=Sockets(meter=machine.bench.meter, losses=machine.socket_losses),
+        sockets=Sockets(meter=machine.bench.meter, ledger=Ledger(wire.SOCKET_LOSSES, machine.socket_losses)),
         traffic=None,
         clock=Clock(monotonic_ns=machine.clock.monotonic_ns, wall=lambda: next(wall)),
     )

@@ -559,6 +559,7 @@ STATUS: dict[str, Any] = {
         {"name": "output.csv.dropped", "count": 0, "meaning": "rows that were not written"},
     ],
     "totals": traffic(1024),
+    "host": traffic(2048),
     "interfaces": [ETH0, LO, WLAN0],
     "users": 1,
     "flows": 340,
@@ -584,6 +585,8 @@ def test_status_page() -> None:
         "  Features: ● meter      on\n"
         "            ● interfaces degraded - wlan0: load module sch_ingress\n"
         "            ○ csv        off - not configured\n"
+        "   Machine: in 174.7 MiB in 206848 packets, out 8.6 MiB in 47104 packets:"
+        " all interfaces, each packet once\n"
         "Interfaces: 1 monitored; 2 not monitored, see: netmonctl interfaces\n"
         "\n"
         "  INTERFACE  KIND      STATE  HOOK        IN      OUT    IN RATE  OUT RATE  IN PKTS  OUT PKTS\n"

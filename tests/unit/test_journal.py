@@ -44,11 +44,12 @@ def snapshot(
     targets: Mapping[str, tuple[int, int, int, int]] | None = None,
     features: tuple[Feature, ...] = (),
     losses: tuple[Loss, ...] = (),
+    tick: int = 1,
 ) -> Snapshot:
     none = Table.empty()
     links = {2: InterfaceInfo(name="eth0", index=2, kind="physical", state="up", monitored=True)}
     return Snapshot(
-        tick=0, time=START + after, interval=1.0, since=START, units=none, processes=none, flows=none,
+        tick=tick, time=START + after, interval=1.0, since=START, units=none, processes=none, flows=none,
         interfaces=none, users=table("uid", "u4", users or {}), targets=table("address", "O", targets or {}),
         features=features, losses=losses, links=links,
     )  # fmt: skip
@@ -159,6 +160,20 @@ def told_losses(there: Journal) -> list[tuple[str, str, str]]:
     return [
         (fields[names[0]], fields[names[1]], fields[names[2]]) for _, _, fields in there.of(MessageId.LOSS)
     ]
+
+
+def test_losses_of_an_earlier_daemon() -> None:
+    """What was lost before the first tick has been told by the one before; what comes then is told."""
+    journal = Journal()
+    earlier, later = (Loss(name="meter.no-slot", count=count, meaning="full") for count in (23, 24))
+
+    journal.output.write(snapshot(1.0, losses=(earlier,), tick=0))
+    journal.output.write(snapshot(2.0, losses=(earlier,), tick=1))
+    assert not [fields for _, _, fields in journal.sent if "NETMOND_LOSS" in fields]
+
+    journal.output.write(snapshot(3.0, losses=(later,), tick=2))
+    (told,) = [fields for _, _, fields in journal.sent if "NETMOND_LOSS" in fields]
+    assert (told["NETMOND_COUNT"], told["NETMOND_TOTAL"]) == ("1", "24")
 
 
 def test_losses_held_back_at_the_end() -> None:

@@ -221,11 +221,18 @@ class TestDevices:
         b"\x05\x00\x10\x00\x06\x00\x00\x00"  # IFLA_OPERSTATE: up
         b"\x10\x00\x12\x80"  # IFLA_LINKINFO, nested
         b"\x09\x00\x01\x00veth\x00\x00\x00\x00"  # IFLA_INFO_KIND
-        b"\x24\x00\x17\x00"  # IFLA_STATS64, its beginning
+        b"\x0a\x00\x01\x00\x02\x00\x00\x00\x00\x07\x00\x00"  # IFLA_ADDRESS
+        b"\x08\x00\x05\x00\x06\x00\x00\x00"  # IFLA_LINK: 6
+        b"\x08\x00\x0a\x00\x09\x00\x00\x00"  # IFLA_MASTER: 9
+        b"\x44\x00\x17\x00"  # IFLA_STATS64, its beginning
         b"\x0b\x00\x00\x00\x00\x00\x00\x00"  # rx_packets: 11
         b"\x0d\x00\x00\x00\x00\x00\x00\x00"  # tx_packets: 13
         b"\xf1\x03\x00\x00\x00\x00\x00\x00"  # rx_bytes: 1009
         b"\xd3\x07\x00\x00\x00\x00\x00\x00"  # tx_bytes: 2003
+        b"\x00\x00\x00\x00\x00\x00\x00\x00"  # rx_errors
+        b"\x00\x00\x00\x00\x00\x00\x00\x00"  # tx_errors
+        b"\x02\x00\x00\x00\x00\x00\x00\x00"  # rx_dropped: 2
+        b"\x05\x00\x00\x00\x00\x00\x00\x00"  # tx_dropped: 5
     )
 
     def test_a_recorded_message(self) -> None:
@@ -238,8 +245,22 @@ class TestDevices:
             "veth",
             "up",
         )
-        assert device.info.kernel == {"rx_packets": 11, "tx_packets": 13, "rx_bytes": 1009, "tx_bytes": 2003}
+        assert {name: count for name, count in device.info.kernel.items() if count} == {
+            "rx_packets": 11,
+            "tx_packets": 13,
+            "rx_bytes": 1009,
+            "tx_bytes": 2003,
+            "rx_dropped": 2,
+            "tx_dropped": 5,
+        }
+        assert (device.address, device.link, device.master) == (b"\2\0\0\0\0\7", 6, 9)
         assert (device.link_header, device.loopback, device.info.monitored) == (14, False, False)
+
+    def test_a_link_elsewhere(self) -> None:
+        """The number of an interface in another namespace means nothing here."""
+        elsewhere = self.RECORDED + b"\x08\x00\x25\x00\x00\x00\x00\x00"  # IFLA_LINK_NETNSID
+
+        assert devices._device(elsewhere).link == 0
 
     @pytest.mark.parametrize(
         ("answer", "kind", "link_header", "loopback"),

@@ -13,6 +13,7 @@ from netmond.flowrows import FlowRows
 from netmond.kernel import wire
 from netmond.model import FlowKind, Table
 from netmond.ports import CLASS_COLUMNS, Ports
+from netmond.topology import Role
 from tests.unit.fakes import SECOND, WALL_AHEAD, Hooks, address, moment, rows
 
 ETH, WIFI = 2, 3
@@ -198,6 +199,86 @@ def test_no_interface_at_all() -> None:
     assert set(table.columns) == {"ifindex", *CLASS_COLUMNS}
 
 
+def once(bench: Bench, ifindex: int, direction: str, packets: int, size: int) -> None:
+    place = bench.hooks.ports[ifindex][0]
+    side = bench.hooks.port_counters.array[place : place + 1][direction]["once"]
+    side["packets"] += np.uint64(packets)
+    side["bytes"] += np.uint64(size)
+
+
+def test_the_total_of_the_host() -> None:
+    """What all interfaces counted once, also those that are monitored no more; with rates."""
+    bench = Bench()
+    for ifindex in (ETH, WIFI):
+        bench.open(ifindex)
+        once(bench, ifindex, "in", 3, 300)
+    assert bench.ports.host(moment(100.0)).counters.tolist() == [[6, 600, 0, 0, 6, 600, 0, 0]]
+
+    bench.ports.close(ETH)
+    once(bench, WIFI, "out", 5, 500)
+    host = bench.ports.host(moment(102.0, 2.0))
+
+    assert host.counters.tolist() == [[6, 600, 5, 500, 6, 600, 5, 500]]
+    assert host.rates.tolist() == [[0, 0, 2.5, 250]]
+
+
+def test_the_total_of_the_host_goes_on() -> None:
+    """Over a restart with the same tables, and over one with others."""
+    bench = Bench()
+    bench.open(ETH)
+    once(bench, ETH, "in", 3, 300)
+    bench.ports.close(ETH)
+    bench.open(WIFI)
+    bench.ports.host(moment(100.0))
+    same, other = Ports(bench.hooks), Bench()
+
+    same.resume(bench.ports.checkpoint())
+    other.ports.include(same)
+
+    for ports in (same, other.ports):
+        assert ports.host(moment(101.0)).counters[0, :2].tolist() == [3, 300]
+        assert ports.host(moment(102.0)).rates.tolist() == [[0, 0, 0, 0]]
+
+
+def test_roles() -> None:
+    """The programs learn how interfaces stand on each other, when that changes, and of others they need."""
+    bench = Bench()
+    bench.open(ETH)
+    master = Role(link_header=14, flags=wire.PORT_UPPER)
+    port = Role(link_header=14, flags=wire.PORT_BRIDGED, master=WIFI, address=b"\2\0\0\0\0\7")
+
+    bench.ports.arrange({ETH: port, WIFI: master})
+    assert bench.hooks.roles == {
+        ETH: (wire.PORT_BRIDGED, WIFI, b"\2\0\0\0\0\7"),
+        WIFI: (wire.PORT_UPPER, 0, bytes(6)),
+    }
+    assert {ifindex: place for ifindex, (place, _, _) in bench.hooks.ports.items()} == {
+        ETH: 0,
+        WIFI: wire.NO_PLACE,
+    }
+
+    bench.hooks.refuse.add(ETH)  # nothing has changed, so nothing is said
+    bench.ports.arrange({ETH: port, WIFI: master})
+    bench.hooks.refuse.clear()
+    bench.ports.arrange({ETH: Role(link_header=14)})
+
+    assert bench.hooks.roles == {ETH: (0, 0, bytes(6))}
+
+
+def test_words() -> None:
+    """All that was counted of an interface since it is monitored, for the books."""
+    bench = Bench()
+    bench.open(ETH)
+    bench.frame(ETH, "ipv4", 100)
+    bench.ports.close(ETH)
+    bench.open(ETH)
+    bench.frame(ETH, "ipv4", 46)
+
+    (words,) = bench.ports.words().values()
+
+    assert words.view(wire.PORT_COUNTERS)["in"]["stack_bytes"].tolist() == [46]
+
+
 def test_a_forwarded_flow() -> None:
     """Forwarded traffic is nobody's; its two ends stand where other flows have local and remote."""
     bench = Bench()
@@ -256,6 +337,124 @@ def test_a_forwarded_flow_that_comes_back() -> None:
     bench.forward(size=13, at=301.0)
 
     assert rows(bench.forwarded(302.0), "out_bytes", "out_byte_rate", "ended") == [(13, 13.0, False)]
+
+
+# -- from one daemon to the next ----------------------------------------------------------------------------
+
+
+def handed_over(bench: Bench) -> None:
+    """Other Ports over the same tables, from what a file would hold."""
+    kept = {name: array.copy() for name, array in bench.ports.checkpoint().items()}
+    bench.ports = Ports(bench.hooks)
+    bench.ports.resume(kept)
+
+
+def test_the_next_daemon_goes_on() -> None:
+    """With the same interfaces at the same places, their figures, and what passed in between."""
+    bench = Bench()
+    for ifindex in (WIFI, ETH):
+        bench.open(ifindex)
+        bench.frame(ifindex, "ipv4", 1009)
+    bench.ports.close(WIFI)
+    bench.open(7)
+    bench.frame(7, "arp", 42)
+    bench.table()
+    bench.frame(ETH, "ipv4", 101)
+
+    handed_over(bench)
+
+    assert list(bench.ports) == [ETH, 7]
+    assert set(bench.hooks.ports) == {ETH, 7}
+    bench.frame(7, "arp", 60)
+    assert rows(bench.table(), "ifindex", "in_bytes", "in_packets", "in_byte_rate") == [
+        (ETH, 1110, 2, 101.0),
+        (7, 102, 2, 60.0),
+    ]
+
+
+def test_the_next_daemon_uses_other_places() -> None:
+    """What it opens does not get in the way of what it took over, and begins at zero."""
+    bench = Bench(ports=3)
+    for ifindex in (ETH, WIFI):
+        bench.open(ifindex)
+        bench.frame(ifindex, "ipv4", 1009)
+    bench.ports.close(ETH)
+    handed_over(bench)
+
+    bench.open(7)
+    bench.open(9)
+
+    assert len({place for place, *_ in bench.hooks.ports.values()}) == 3
+    assert rows(bench.table(), "ifindex", "in_bytes") == [(WIFI, 1009), (7, 0), (9, 0)]
+    with pytest.raises(LimitExceeded):
+        bench.open(11)
+
+
+def test_an_interface_opened_after_the_last_checkpoint() -> None:
+    """Nobody knows of it any more: the programs stop counting for it until it is opened again."""
+    bench = Bench()
+    bench.open(ETH)
+    kept = {name: array.copy() for name, array in bench.ports.checkpoint().items()}
+    bench.open(WIFI)
+    bench.frame(WIFI, "ipv4", 101)
+
+    bench.ports = Ports(bench.hooks)
+    bench.ports.resume(kept)
+
+    assert set(bench.hooks.ports) == {ETH}
+    bench.open(WIFI)
+    assert rows(bench.table(), "ifindex", "in_bytes") == [(ETH, 0), (WIFI, 0)]
+
+
+def test_no_interface_is_handed_over() -> None:
+    """An empty checkpoint is one, too."""
+    bench = Bench()
+
+    handed_over(bench)
+
+    assert list(bench.ports) == []
+    bench.open(ETH)
+
+
+def test_another_build_goes_on() -> None:
+    """Its own figures are added to those of the one before, for interfaces that both have."""
+    before, after = Bench(), Bench()
+    for bench, ifindexes in ((before, (WIFI, ETH)), (after, (ETH, 7))):
+        for ifindex in ifindexes:
+            bench.open(ifindex)
+            bench.frame(ifindex, "ipv4", 1009)
+            bench.frame(ifindex, "arp", 42, direction="out")
+    before.table()
+
+    after.ports.include(before.ports)
+
+    assert rows(after.ports.current(), "ifindex", "in_bytes", "in_ipv4_packets", "out_arp_bytes") == [
+        (ETH, 2018, 2, 84),
+        (7, 1009, 1, 42),
+    ]
+    assert rows(after.table(), "in_byte_rate") == [(1009.0,), (1009.0,)]
+
+
+def test_forwarded_flows_go_on() -> None:
+    """Their rows keep id and figures; one that was taken out meanwhile begins anew."""
+    bench = Bench()
+    for port in (1, 2):
+        bench.forward(port=port, size=1009)
+    before = bench.forwarded(101.0)
+    kept = {name: array.copy() for name, array in bench.ports.checkpoint().items()}
+    bench.forward(port=1, size=101, at=202.0)
+    bench.forwarded(222.0)  # takes the other one out
+    bench.forward(port=2, size=13, at=223.0)
+
+    bench.ports = Ports(bench.hooks)
+    bench.ports.resume(kept)
+    after = bench.forwarded(224.0)
+
+    assert sorted(ids(after).tolist()) == sorted(ids(before).tolist())
+    assert sorted(rows(after, "local_port", "out_bytes", "out_packets", "out_byte_rate")) == [
+        (1, 1110, 2, 101.0),
+        (2, 13, 1, 13.0),
+    ]
 
 
 def ids(table: Table) -> NDArray[Any]:

@@ -287,3 +287,98 @@ def test_a_prefix_and_an_address_in_it() -> None:
 def test_no_targets() -> None:
     """An empty table."""
     assert rows(Bench().table(), "address", "since", "in_bytes") == []
+
+
+# -- from one daemon to the next ----------------------------------------------------------------------------
+
+
+def handed_over(bench: Bench, limit: int = 8) -> None:
+    """Other Targets over the same tables, from what a file would hold."""
+    kept = {name: array.copy() for name, array in bench.targets.checkpoint().items()}
+    bench.targets = Targets(bench.hooks, limit)
+    bench.targets.resume(kept)
+
+
+def test_the_next_daemon_goes_on() -> None:
+    """With the same targets in the same order, their figures, and what passed in between."""
+    bench = Bench()
+    bench.targets.add([HOST, NET], 10.0)
+    bench.targets.add([V6], 20.0)
+    bench.traffic(HOST, 1009)
+    bench.targets.remove([NET])
+    bench.table()
+    bench.traffic(HOST, 101)
+
+    handed_over(bench)
+
+    assert bench.targets.since == {HOST: 10.0, V6: 20.0}
+    bench.traffic(V6, 7)
+    assert rows(bench.table(), "address", "since", "in_bytes", "in_packets", "in_byte_rate") == [
+        ("192.0.2.1", 10.0, 1110, 2, 101.0),
+        ("2001:db8::/32", 20.0, 7, 1, 7.0),
+    ]
+    assert bench.hooks.announced[-1] == (1, 1)
+
+
+def test_the_next_daemon_uses_other_places() -> None:
+    """Targets it adds do not get in the way of those it took over, and begin at zero."""
+    bench = Bench(limit=3)
+    bench.targets.add([HOST, NET], 10.0)
+    for network in (HOST, NET):
+        bench.traffic(network, 1009)
+    bench.targets.remove([HOST])
+    handed_over(bench, limit=3)
+
+    bench.targets.add([HOST, V6], 30.0)
+
+    assert len(set(bench.hooks.targets.values())) == 3
+    assert rows(bench.table(), "address", "in_bytes") == [
+        ("198.51.100.0/24", 1009),
+        ("192.0.2.1", 0),
+        ("2001:db8::/32", 0),
+    ]
+    with pytest.raises(LimitExceeded):
+        bench.targets.add([OTHER], 30.0)
+
+
+def test_changes_after_the_last_checkpoint() -> None:
+    """What was added is not counted, what was removed is counted again: as the checkpoint says."""
+    bench = Bench()
+    bench.targets.add([HOST, NET], 10.0)
+    kept = {name: array.copy() for name, array in bench.targets.checkpoint().items()}
+    bench.targets.remove([HOST])
+    bench.targets.add([V6], 20.0)
+
+    bench.targets = Targets(bench.hooks, 8)
+    bench.targets.resume(kept)
+
+    assert set(bench.hooks.targets) == {HOST, NET}
+    assert len(set(bench.hooks.targets.values())) == 2
+    bench.traffic(HOST, 13)
+    assert rows(bench.table(), "address", "in_bytes") == [("192.0.2.1", 13), ("198.51.100.0/24", 0)]
+
+
+def test_no_target_is_handed_over() -> None:
+    """An empty checkpoint is one, too."""
+    bench = Bench()
+
+    handed_over(bench)
+
+    assert len(bench.targets) == 0
+    bench.targets.add([HOST], 10.0)
+
+
+def test_a_reset_target_is_handed_over() -> None:
+    """It has what came after the reset, also what an earlier run had brought is gone."""
+    bench = Bench()
+    bench.targets.add([HOST], 10.0)
+    bench.targets.restore(HOST, 3.5, np.full(8, 1009, np.uint64))
+    bench.traffic(HOST, 100)
+    handed_over(bench)
+    assert rows(bench.table(), "since", "in_bytes") == [(3.5, 1109)]
+
+    bench.targets.reset([HOST], 20.0)
+    bench.traffic(HOST, 13)
+    handed_over(bench)
+
+    assert rows(bench.table(), "since", "in_bytes") == [(20.0, 13)]

@@ -19,6 +19,7 @@ from netmond.collector import Clock, Collector, Sockets, Traffic
 from netmond.config import InterfacesConfig, TargetsConfig
 from netmond.interfaces import Interfaces
 from netmond.kernel import wire
+from netmond.ledger import Ledger
 from netmond.model import Network, Snapshot
 from netmond.ports import Ports
 from netmond.targets import Targets
@@ -58,7 +59,10 @@ class Run:
             devices=dict,
         )
         sockets = (
-            Sockets(meter=self.bench.meter, losses=np.zeros(len(wire.SOCKET_LOSSES), np.uint64))
+            Sockets(
+                meter=self.bench.meter,
+                ledger=Ledger(wire.SOCKET_LOSSES, np.zeros(len(wire.SOCKET_LOSSES), np.uint64)),
+            )
             if meter
             else None
         )
@@ -67,7 +71,7 @@ class Run:
                 interfaces=interfaces,
                 ports=Ports(self.hooks),
                 targets=self.targets,
-                losses=np.zeros(len(wire.INTERFACE_LOSSES), np.uint64),
+                ledger=Ledger(wire.INTERFACE_LOSSES, np.zeros(len(wire.INTERFACE_LOSSES), np.uint64)),
             )
             if hooks
             else None
