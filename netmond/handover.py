@@ -229,7 +229,7 @@ def lock(directory: Path) -> int:
 
 
 def was_stopped(unit: str, result: str) -> bool:
-    """Whether a unit that has just ended is to stay so: it was stopped, or ended in order and is not restarted.
+    """Whether a unit that has just ended stays so: it was stopped, or ended in order and nobody restarts it.
 
     result: how it ended, $SERVICE_RESULT of systemd.exec(5).
     """

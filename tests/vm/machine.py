@@ -1,8 +1,8 @@
 """Boots Debian 12 with its own kernel under qemu, and runs the service tests: `python3 -m tests.vm.machine`.
 
-Other arguments are for pytest; without any, tests/service, tests/vm and a part of tests/kernel are run. Needs
-root, qemu, mmdebstrap and the packages under test; on the first run also a Debian mirror. Without hardware
-virtualisation qemu emulates the processor, which is slow but not wrong.
+Other arguments are for pytest; without any, tests/service, tests/vm and a part of tests/kernel are run.
+Needs root, qemu, mmdebstrap and the packages under test; on the first run also a Debian mirror. Without
+hardware virtualisation qemu emulates the processor, which is slow but not wrong.
 """
 
 from __future__ import annotations
