@@ -424,9 +424,3 @@ int interface_xdp(struct xdp_md *context)
     count_incoming(port, frame, cpu);
     return XDP_PASS_ON;
 }
-
-/* The same hook doing nothing: what the benchmark compares with. */
-int interface_empty(struct __sk_buff *skb)
-{
-    return TC_NEXT;
-}

@@ -419,12 +419,6 @@ int meter_egress(struct __sk_buff *skb)
     return count(skb, false);
 }
 
-/* The same hooks doing nothing: what the benchmark compares with. */
-int meter_empty(struct __sk_buff *skb)
-{
-    return 1;
-}
-
 static __always_inline void remember_process(struct owner *owner)
 {
     owner->pid = bpf_get_current_pid_tgid() >> 32;

@@ -12,12 +12,13 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from netmond.accounts import WORDS, Hash, Now, Tallies, as_words, find, rates_of, row_ids, unfold
+from netmond.accounts import WORDS, Hash, Now, Tallies, as_words, rates_of, row_ids, unfold
 from netmond.attribution import Attribution
 from netmond.flowrows import FlowRows
 from netmond.kernel import wire
 from netmond.model import COUNTERS, RATES, FlowKind, Table
 from netmond.passages import Passages, pass_ours
+from netmond.peers import Peers
 
 _PIECE = 2048  # rows accounted for at a time
 _GIVEN_BACK_AT_ONCE = 64
@@ -120,8 +121,6 @@ class Meter:
         self._state = np.zeros(size, np.uint64)  # generation and, in the high half, revision; 0: not ours
         self._last = np.zeros((size, WORDS), np.uint64)
         self._totals = np.zeros((size, len(COUNTERS)), np.uint64)
-        self._to_peers = np.zeros((size, len(COUNTERS)), np.uint64)
-        self._had_peers = False  # leaves the pages of `_to_peers` untouched on machines without any
         self._doomed = np.zeros(size, np.bool_)  # cut off from its socket: given back at the next tick
         self._user, self._unit, self._process = (np.zeros(size, np.int32) for _ in range(3))
         self._who = {name: np.zeros(size, wire.FLOW[name]) for name in FlowRows.IDENTITY}
@@ -129,7 +128,7 @@ class Meter:
         self._names: dict[str, NDArray[Any]] = {}
         self._returnable = np.zeros(0, np.intp)  # slots that are nobody's, not free for others yet
         self._owners = Attribution(paths)
-        self._peers = Tallies()
+        self._peers = Peers(tables.peers, size)
         self._overflow = Tallies()
         self.passages = Passages()
 
@@ -146,19 +145,16 @@ class Meter:
         """What has been accounted for, as of the last tick. The arrays are live."""
         used = np.flatnonzero(self._state[: self._extent])
         top = int(used[-1]) + 1 if len(used) else 0
-        arrays: dict[str, NDArray[Any]] = {
+        return {
             "slots.state": self._state[:top],
             "slots.last": self._last[:top],
             "slots.totals": self._totals[:top],
             "slots.process": self._process[:top],
             "slots.unit": self._unit[:top],
             "slots.returnable": self._returnable,
-            **self._peers.checkpoint("peers."),
+            **self._peers.checkpoint(top),
             **self._overflow.checkpoint("overflow."),
         }
-        if self._had_peers:
-            arrays["slots.to_peers"] = self._to_peers[:top]
-        return arrays
 
     def resume(self, arrays: Mapping[str, NDArray[Any]], wait: Callable[[], object] = lambda: None) -> None:
         """Goes on from a checkpoint of the same tables; call before the first tick, after owners.resume().
@@ -172,10 +168,7 @@ class Meter:
         self._state[:top] = arrays["slots.state"]
         self._last[:top] = arrays["slots.last"]
         self._totals[:top] = arrays["slots.totals"]
-        if "slots.to_peers" in arrays:
-            self._to_peers[:top] = arrays["slots.to_peers"]
-            self._had_peers = True
-        self._peers.resume(arrays, "peers.", wire.PEER_KEY, wire.TALLY)
+        self._peers.resume(arrays)
         self._overflow.resume(arrays, "overflow.", wire.OVERFLOW_KEY, wire.TALLY)
         live = np.flatnonzero(self._state[: self._extent])
         flows = self._tables.flows.take(live)
@@ -204,14 +197,14 @@ class Meter:
         sockets.last_seen[:] = np.maximum(records[:, _IN_LAST_SEEN], records[:, _OUT_LAST_SEEN])
         sockets.tcp[:] = records[:, _IN_TCP]
         sockets.ended[:] = False
-        slots = self._slots_of_peers()
-        return self._usage(now, live, sockets, slots, np.zeros(len(slots), np.bool_))
+        self._peers.place(*self._unconnected())
+        return self._usage(now, live, sockets)
 
     def tick(self, now: Now) -> Usage:
         """Reads the kernel's tables and updates every total. Then `release()` what is no longer needed."""
         self._owners.begin_tick()
         # Peers before slots: the kernel counts in the slot first, so no peer is ahead of its socket.
-        self._peers.update(*self._tables.peers.read())
+        self._peers.read()
         self.passages.move(self._tables.detours)
         live = self._recognise()
         fewer = self._owners.forget(self._unit[live], self._process[live])
@@ -219,9 +212,12 @@ class Meter:
             self._unit[live], self._process[live] = fewer
             self._same = False
         sockets = self._account(live, now)
-        peer_slots, peers_ended = self._account_peers(now, live[sockets.ended])
+        unconnected = self._unconnected()
+        self._peers.place(*unconnected)
+        self._peers.account(now, self._idle_ns * _NANO, live[sockets.ended])
+        self._peers.settle_twins(*unconnected, self._totals)
         self._account_overflow()
-        usage = self._usage(now, live, sockets, peer_slots, peers_ended)
+        usage = self._usage(now, live, sockets)
         self._retire(live, sockets, now)
         return usage
 
@@ -236,17 +232,11 @@ class Meter:
             self._words[piece, _IN_STATE] = _FREE
             self._tables.give_back(piece.astype(np.uint32))
 
-    def _usage(
-        self,
-        now: Now,
-        live: NDArray[np.intp],
-        sockets: _Sockets,
-        peer_slots: NDArray[np.intp],
-        peers_ended: NDArray[np.bool_],
-    ) -> Usage:
+    def _usage(self, now: Now, live: NDArray[np.intp], sockets: _Sockets) -> Usage:
         flows = FlowRows()
+        self._peers.take_from(sockets.counters, live)
         self._add_sockets(flows, now, live, sockets)
-        self._add_peers(flows, now, peer_slots, peers_ended)
+        self._peers.add_to(flows, now, self._identity)
         self._add_overflow(flows, now)
         return Usage(
             users=self._owners.users_table(self._user[live], now),
@@ -304,7 +294,7 @@ class Meter:
         self._same &= not len(changed)
         self._last[claimed] = 0
         self._totals[claimed] = 0
-        self._to_peers[claimed[self._to_peers[claimed].any(axis=1)]] = 0  # leaves untouched pages untouched
+        self._peers.begin(claimed)
         state[changed] = seen[changed]
         if len(changed):
             self._identify(changed, new)
@@ -355,52 +345,11 @@ class Meter:
             sockets.ended[piece] = self._doomed[slots]
         return sockets
 
-    def _account_peers(
-        self, now: Now, ended: NDArray[np.intp]
-    ) -> tuple[NDArray[np.intp], NDArray[np.bool_]]:
-        """Takes rows that are done out of the hash. Returns each row's slot (-1: gone), and which."""
-        keys, values = self._peers.keys, self._peers.values
-        if not len(keys):
-            return np.zeros(0, np.intp), np.zeros(0, np.bool_)
-        slots = self._slots_of_peers()
-        idle = (now.monotonic_ns - values["last_seen"].astype(np.int64)) * _NANO
-        limit = self._idle_ns * _NANO
-        if len(keys) > self._tables.peers.capacity * _CROWDED:
-            limit = min(limit, _IDLE_IF_CROWDED)
-        done = (slots < 0) | (idle > limit) | np.isin(slots, ended)
-        for row in np.flatnonzero(done):
-            final = self._tables.peers.take(keys[row : row + 1])
-            if final is not None:
-                self._peers.finish(int(row), final)
-        known = slots >= 0
-        np.add.at(self._to_peers, slots[known], self._peers.deltas[known])
-        self._had_peers = True
-        self._settle_twins(self._unconnected())
-        return slots, done
-
-    def _unconnected(self) -> NDArray[np.intp]:
-        """The slots of sockets that may have many peers."""
+    def _unconnected(self) -> tuple[NDArray[np.intp], NDArray[np.uint64]]:
+        """The slots of sockets that may have many peers, and their cookies."""
         live = np.flatnonzero(self._state[: self._extent])
-        unconnected: NDArray[np.intp] = live[self._who["flags"][live] & wire.FLOW_UNCONNECTED != 0]
-        return unconnected
-
-    def _slots_of_peers(self) -> NDArray[np.intp]:
-        """For each row of the peers the slot of its socket, -1: gone."""
-        if not len(self._peers.keys):
-            return np.zeros(0, np.intp)
-        slots = self._unconnected()
-        return find(self._peers.keys["cookie"], self._who["cookie"][slots], slots)
-
-    def _settle_twins(self, slots: NDArray[np.intp]) -> None:
-        """A socket that lost its slot and claimed another has two for a tick, and its peers came to the one
-        found first: what that one never counted is the other's."""
-        cookies = self._who["cookie"][slots]
-        order = np.argsort(cookies, kind="stable")
-        for at in np.flatnonzero(cookies[order[1:]] == cookies[order[:-1]]).tolist():
-            one, other = slots[order[at]], slots[order[at + 1]]
-            excess = self._to_peers[one] - np.minimum(self._to_peers[one], self._totals[one])
-            self._to_peers[one] -= excess
-            self._to_peers[other] += excess
+        slots = live[self._who["flags"][live] & wire.FLOW_UNCONNECTED != 0]
+        return slots, self._who["cookie"][slots]
 
     def _account_overflow(self) -> None:
         self._overflow.update(*self._tables.overflow.read())
@@ -413,8 +362,6 @@ class Meter:
     # -- rows ----------------------------------------------------------------------------------------
 
     def _add_sockets(self, flows: FlowRows, now: Now, live: NDArray[np.intp], sockets: _Sockets) -> None:
-        if self._had_peers:
-            sockets.counters[:] -= np.minimum(self._to_peers[live], sockets.counters)
         if not self._same:
             self._names = self._identity(live)
             self._names["id"] = self._state[live] << _HALF | live.astype(np.uint64)
@@ -437,26 +384,6 @@ class Meter:
         columns["ifindex"] = np.where(at_home, columns["ifindex"], 0)
         columns["unit_index"] = self._unit[slots]
         return columns
-
-    def _add_peers(
-        self, flows: FlowRows, now: Now, slots: NDArray[np.intp], ended: NDArray[np.bool_]
-    ) -> None:
-        known = np.flatnonzero(slots >= 0)
-        if not len(known):
-            return
-        keys, values, slots = self._peers.keys[known], self._peers.values[known], slots[known]
-        columns = self._identity(slots)
-        columns["remote"], columns["remote_port"] = keys["remote"], keys["remote_port"]
-        flows.add(
-            FlowKind.PEER,
-            self._peers.totals[known],
-            rates_of(self._peers.deltas[known], now.interval),
-            **columns,
-            id=row_ids(keys),
-            first_seen=now.wall_of(values["first_seen"]),
-            last_seen=now.wall_of(values["last_seen"]),
-            ended=ended[known],
-        )
 
     def _add_overflow(self, flows: FlowRows, now: Now) -> None:
         keys, values = self._overflow.keys, self._overflow.values
