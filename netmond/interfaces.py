@@ -94,6 +94,14 @@ class Interfaces:
         self._arrange(present)
         self._infos = {index: self._info(device.info) for index, device in present.items()}
 
+    def prepare(self) -> None:
+        """Gives all that is to be monitored its counters; the next refresh() lets programs count there."""
+        present = self._devices()
+        for ifindex in self._wanted(present):
+            if ifindex not in self._ports:
+                self._count(present[ifindex])
+        self._arrange(present)
+
     def configure(self, config: InterfacesConfig) -> None:
         """Takes a new configuration; what was added or removed by hand stays so."""
         for ifindex, attached in list(self._attached.items()):
@@ -186,11 +194,9 @@ class Interfaces:
     def _open(self, device: Device, mode: str) -> None:
         """Begins monitoring, or goes on in another way; falls back from XDP to tc, and says so."""
         index, name = device.info.index, device.info.name
-        try:
-            if index not in self._ports:
-                self._ports.open(index, link_header=device.link_header, loopback=device.loopback)
-        except NetmondError as error:
-            self._reasons[index] = str(error)
+        if index not in self._ports:
+            self._count(device)
+        if index in self._reasons:
             return
         try:
             self._attached[index] = self._attach(index, mode)
@@ -203,6 +209,13 @@ class Interfaces:
             log.warning("Interface %s: %s", name, self._reasons[index])
             return
         log.info("Monitoring %s with %s", name, self._attached[index].hook)
+
+    def _count(self, device: Device) -> None:
+        """Begins counting, as far as our side goes; or notes why not."""
+        try:
+            self._ports.open(device.info.index, link_header=device.link_header, loopback=device.loopback)
+        except NetmondError as error:
+            self._reasons[device.info.index] = str(error)
 
     def _instead(self, index: int) -> str:
         try:

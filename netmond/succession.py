@@ -131,7 +131,11 @@ class TrafficSuccession:
         self.targets.add(new[:room], time.time())
 
     def begin(self, loaded: Loaded) -> None:
-        """Call when all targets are there; then programs may be attached."""
+        """Call when all targets are there; then programs may be attached.
+
+        Interfaces have their counters before: what is counted from the first moment on is theirs.
+        """
+        self.interfaces.prepare()
         self.handover.begin(loaded, INTERFACE_LAYOUTS, {}, self._arrays())
 
     def settle(self) -> None:

@@ -99,6 +99,21 @@ def test_auto_takes_physical_ones_and_the_default_route() -> None:
     assert machine.feature == Feature(name="interfaces", state=FeatureState.ON)
 
 
+def test_counters_come_before_the_programs() -> None:
+    """When the first program may be attached, a checkpoint says already where its counts begin: a daemon that
+    is killed right then has lost nothing."""
+    machine = Machine()
+    machine.interfaces.choose({"eth0": "tc"}, [])
+
+    machine.interfaces.prepare()
+    checkpoint = machine.ports.checkpoint()
+
+    assert (checkpoint["ports.ifindex"].tolist(), machine.attached) == ([2], {})
+    machine.interfaces.refresh()
+    assert machine.monitored == {"eth0": "tcx"}
+    assert machine.ports.checkpoint()["ports.base"].tolist() == checkpoint["ports.base"].tolist()
+
+
 def test_names_and_auto() -> None:
     """Names may stand beside ``auto``; the loopback is known to the programs as such."""
     machine = Machine("lo", "auto")
