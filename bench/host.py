@@ -167,8 +167,8 @@ def resident(pid: int) -> float:
 
 @contextmanager
 def run_directory() -> Iterator[Path]:
-    """With a BPF file system where the daemon pins what is to outlive it."""
-    with tempfile.TemporaryDirectory(prefix="netmond-bench-run-") as name:
+    """On a tmpfs, as /run is, with a BPF file system where the daemon pins what is to outlive it."""
+    with tempfile.TemporaryDirectory(prefix="netmond-bench-run-", dir="/dev/shm") as name:
         pins = Path(name) / "bpf"
         pins.mkdir()
         subprocess.run(["mount", "-t", "bpf", "bpf", str(pins)], check=True)

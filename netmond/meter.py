@@ -17,7 +17,7 @@ from netmond.attribution import Attribution
 from netmond.flowrows import FlowRows
 from netmond.kernel import wire
 from netmond.model import COUNTERS, RATES, FlowKind, Table
-from netmond.passages import Passages, pass_ours
+from netmond.passages import WAYS, Passages, pass_ours
 from netmond.peers import Peers
 
 _PIECE = 2048  # rows accounted for at a time
@@ -335,7 +335,8 @@ class Meter:
             rows = slots[busy]
             self._owners.add(grown, self._user[rows], self._unit[rows], self._process[rows])
             ours = pass_ours(self._who["netns"][rows], self._who["flags"][rows], self._netns)
-            self.passages.add_slots(grown[ours], records[busy][ours], self._who["protocol"][rows[ours]])
+            ways = records[:, WAYS][busy]
+            self.passages.add_slots(grown[ours], ways[ours], self._who["protocol"][rows[ours]])
             sockets.counters[piece] = totals
             sockets.rates[piece] = rates_of(deltas, now.interval)
             sockets.last_seen[piece] = np.maximum(records[:, _IN_LAST_SEEN], records[:, _OUT_LAST_SEEN])

@@ -14,11 +14,11 @@ from netmond.model import COUNTERS
 
 #: Protocols whose packets come in for sockets alone, see is_transport() in bpf/parse.h: TCP, UDP, DCCP,
 #: SCTP, UDP-Lite. Of the others (ICMP) sockets get copies, and the books leave them with the kernel.
-_TRANSPORTS = (6, 17, 33, 132, 136)
+_TRANSPORT = np.isin(np.arange(256), (6, 17, 33, 132, 136))
 
 _IN, _OUT = (0, 1, 4, 5), (2, 3, 6, 7)  # of model.COUNTERS
-#: Words of struct slot: the interface, in the low half.
-_IN_WAY, _OUT_WAY = (wire.word_of(wire.SLOT, way, "ifindex") for way in ("in", "out"))
+#: Words of struct slot: the interface of each direction, in the low half.
+WAYS = [wire.word_of(wire.SLOT, way, "ifindex") for way in ("in", "out")]
 _LOW = np.uint64(0xFFFFFFFF)
 
 _Deltas = NDArray[np.uint64]  # (n, 8)
@@ -43,10 +43,10 @@ class Passages:
         self._add_side(deltas[:, _OUT], ways_out, _OUT)
 
     def add_slots(self, deltas: _Deltas, words: NDArray[np.uint64], protocols: _Rows) -> None:
-        """Adds what sockets did; words: their slots."""
-        ways_in, ways_out = (words[:, word] & _LOW for word in (_IN_WAY, _OUT_WAY))
-        ways_in[~_is_transport(protocols)] = 0
-        self.add(deltas, ways_in, ways_out)
+        """Adds what sockets did; words: WAYS of their slots."""
+        ways = words & _LOW
+        ways[~_TRANSPORT[protocols], 0] = 0
+        self.add(deltas, ways[:, 0], ways[:, 1])
 
     def move(self, detours: Hash) -> None:
         """Takes in what passed other interfaces than those it is added to. Read it before the slots: the
@@ -56,23 +56,22 @@ class Passages:
         if not len(keys):
             return
         deltas = self._detours.deltas.copy()
-        deltas[np.ix_(~_is_transport(keys["protocol"]), np.array(_IN))] = 0
+        deltas[np.ix_(~_TRANSPORT[keys["protocol"]], np.array(_IN))] = 0
         for key, delta in zip(keys, deltas, strict=True):
             self._sum(int(key["home"]))[:] -= delta
             self._sum(int(key["ifindex"]))[:] += delta
 
     def _add_side(self, deltas: _Deltas, ways: _Rows, columns: tuple[int, ...]) -> None:
+        if len(ways) and (ways == ways[0]).all():  # most machines have one way
+            if ways[0]:
+                self._sum(int(ways[0]))[list(columns)] += deltas.sum(axis=0)
+            return
         for way in np.unique(ways).tolist():
             if way:
                 self._sum(way)[list(columns)] += deltas[ways == way].sum(axis=0)
 
     def _sum(self, ifindex: int) -> NDArray[np.uint64]:
         return self._sums.setdefault(ifindex, np.zeros(len(COUNTERS), np.uint64))
-
-
-def _is_transport(protocols: _Rows) -> NDArray[np.bool_]:
-    """Which of these packets come in for sockets alone."""
-    return np.isin(protocols, _TRANSPORTS)
 
 
 def pass_ours(netns: _Rows, flags: _Rows, home: int) -> NDArray[np.bool_]:

@@ -100,8 +100,8 @@ def test_auto_takes_physical_ones_and_the_default_route() -> None:
 
 
 def test_counters_come_before_the_programs() -> None:
-    """When the first program may be attached, a checkpoint says already where its counts begin: a daemon that
-    is killed right then has lost nothing."""
+    """When the first program may be attached, a checkpoint says already where its counts begin: a daemon
+    that is killed right then has lost nothing."""
     machine = Machine()
     machine.interfaces.choose({"eth0": "tc"}, [])
 

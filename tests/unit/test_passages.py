@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from netmond.accounts import as_words
 from netmond.kernel import wire
-from netmond.passages import Passages, pass_ours
+from netmond.passages import WAYS, Passages, pass_ours
 from tests.unit.fakes import Hash
 
 TCP, ICMP = 6, 1
@@ -22,11 +22,11 @@ def deltas(*rows: list[int]) -> NDArray[np.uint64]:
 
 
 def slots(*ways: tuple[int, int]) -> NDArray[np.uint64]:
-    """Slots whose packets pass these interfaces, in and out."""
+    """The words of slots whose packets pass these interfaces, in and out."""
     records = np.zeros(len(ways), wire.SLOT)
     for record, (way_in, way_out) in zip(records, ways, strict=True):
         record["in"]["ifindex"], record["out"]["ifindex"] = way_in, way_out
-    return as_words(records)
+    return as_words(records)[:, WAYS]
 
 
 def totals(passages: Passages) -> dict[int, list[Any]]:
