@@ -207,7 +207,11 @@ def _driver(evidence: Evidence, direction: str, low: _Side, high: _Side) -> _Dri
         )
         return rest, there + lost, lost
 
-    tags = _TAG * high.tagged if out else -_TAG * high.tagged
+    if out:
+        tags = _TAG * high.tagged
+    else:  # of tagged frames that were merged after the driver it may have counted each
+        merged = round(segments * high.tagged / high.stack.packets) if high.stack.packets else 0
+        tags = -_TAG * (high.tagged + merged)
     without = -evidence.link_header * most.packets
     convention = min(
         (0, without, tags, without + tags), key=lambda one: [abs(left) for left in gap(one)[:2]]

@@ -175,6 +175,21 @@ def test_what_drivers_count_of_headers(headers: bool, tags: bool, direction: str
     assert found["unattributed"] == NOTHING
 
 
+@pytest.mark.parametrize("headers", [True, False])
+@pytest.mark.parametrize("tags", [True, False])
+def test_tagged_frames_that_were_merged(headers: bool, tags: bool) -> None:
+    """The driver counted 22 frames, with or without link headers and tags; the stack merged them into two."""
+    repeated = 66 + TAG
+    merged = side(tagged=2, more_wire=(20, 20 * repeated), upper=(2, 30_000))
+    merged["stack"] = (2, merged["stack"][1] + 2 * TAG)
+    merged["wire"] = (22, merged["wire"][1] + 2 * TAG)
+    size = merged["wire"][1] - (0 if headers else 22 * ETHERNET) - (0 if tags else 22 * TAG)
+    found = lines(evidence(growth(rx=(22, size), inward=merged)), "in")
+
+    assert found["kernel"] == (22, size)
+    assert found["unattributed"] == NOTHING
+
+
 def test_a_queue() -> None:
     """What it dropped and what it holds left the sockets and did not reach the driver."""
     sent = side(sockets=(100, 100_000))
