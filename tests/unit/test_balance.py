@@ -178,7 +178,7 @@ def test_what_drivers_count_of_headers(headers: bool, tags: bool, direction: str
 @pytest.mark.parametrize("headers", [True, False])
 @pytest.mark.parametrize("tags", [True, False])
 def test_tagged_frames_that_were_merged(headers: bool, tags: bool) -> None:
-    """The driver counted 22 frames, with or without link headers and tags; the stack merged them into two."""
+    """The driver counted 22 frames, with or without link headers and tags; the stack made them two."""
     repeated = 66 + TAG
     merged = side(tagged=2, more_wire=(20, 20 * repeated), upper=(2, 30_000))
     merged["stack"] = (2, merged["stack"][1] + 2 * TAG)
