@@ -115,7 +115,7 @@ def test_accepted_connections_beyond_the_slots(scene: Scene) -> None:
 def test_10_000_short_connections(scene: Scene) -> None:
     """All are counted to the packet, with fewer slots than connections; a second round finds the daemon as
     big as the first left it: slots, descriptors, memory."""
-    netmond = scene.netmond(config={"meter.slots": 4096})
+    netmond = scene.netmond(config={"meter.slots": 8192})
     server, user = scene.server(), scene.user()
     address = scene.link.address(4, far=True)
     port = server.do("short_server", local=[address, 0])
