@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from tests.kernel.deadline import eventually
-from tests.service.inside import next_tick, restart, rows, run
+from tests.service.inside import UNIT, next_tick, rows, run, systemctl
 from tests.service.talk import FAR, Far, Program, Talker, figures
 
 pytestmark = pytest.mark.usefixtures("installed")
@@ -44,10 +44,16 @@ def test_new_socket(talkers: dict[str, Talker]) -> None:
     assert_known(flow_of(talkers["erin"]), talkers["erin"])
 
 
+def begin_anew() -> None:
+    """A daemon that takes nothing up of the one before: over a restart its programs would go on."""
+    systemctl("stop", UNIT)
+    systemctl("start", UNIT)
+
+
 def test_socket_older_than_the_daemon(talkers: dict[str, Talker]) -> None:
     """A socket that was there before is found, too, with the same answers."""
     talkers["erin"].exchange(23, 101)
-    restart()
+    begin_anew()
     talkers["erin"].exchange(1, 101)
 
     row = flow_of(talkers["erin"])
@@ -57,7 +63,7 @@ def test_socket_older_than_the_daemon(talkers: dict[str, Talker]) -> None:
 
 def test_silent_socket_older_than_the_daemon(talkers: dict[str, Talker]) -> None:
     """Also one that had never sent anything before the daemon came."""
-    restart()
+    begin_anew()
     talkers["frank"].exchange(1, 307)
 
     assert_known(flow_of(talkers["frank"]), talkers["frank"])
