@@ -17,6 +17,7 @@ from bench.attach import Place, attach, empty_places
 from bench.loaded import load
 from bench.testrun import one_cpu
 from netmond.kernel import programs
+from netmond.kernel.role import Role
 
 _LOOPBACK = 1
 _PACKETS, _WARM = 5000, 500
@@ -32,7 +33,7 @@ _OURS = {
 def _places() -> dict[str, list[Place]]:
     """What is attached in each state."""
     loaded = load()
-    loaded.interfaces.set_port(_LOOPBACK, 0, link_header=14, loopback=True)
+    loaded.interfaces.set_port(_LOOPBACK, 0, Role(link_header=14, loopback=True))
     ours = [Place(loaded.descriptors[name], attach_type) for name, attach_type in _OURS.items()]
     return {"off": [], "empty": empty_places(loaded.descriptors), "netmond": ours}
 

@@ -26,6 +26,7 @@ from bench.record import progress
 from bench.table import AtMost, Row
 from bench.testrun import Run, beyond_empty, skb_context
 from netmond.kernel import libbpf
+from netmond.kernel.role import Role
 
 BUDGET = AtMost(100)
 _SOME, _MANY = 1_000, 10_000  # targets of each version
@@ -86,7 +87,7 @@ def benchmark(quick: bool) -> list[Row]:
     """Times all programs with some targets, then the scattered ones with many."""
     programs = load()
     for place, ifindex in enumerate((_LOOPBACK, _ELSEWHERE)):
-        programs.interfaces.set_port(ifindex, place, link_header=_ETHERNET, loopback=False)
+        programs.interfaces.set_port(ifindex, place, Role(link_header=_ETHERNET))
     rounds = 5 if quick else 25
     progress(f"interfaces: {_SOME:,} targets")
     _set_targets(programs, 0, _SOME)

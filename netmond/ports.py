@@ -12,8 +12,8 @@ from netmond.accounts import Hash, Now, PerCpu, Tallies, rates_of, row_ids
 from netmond.errors import KernelError, LimitExceeded
 from netmond.flowrows import FlowRows
 from netmond.kernel import wire
+from netmond.kernel.role import Role
 from netmond.model import COUNTERS, RATES, FlowKind, Table
-from netmond.topology import Role
 
 _CROWDED = 7 / 8  # share of rows in use from which silent flows are given up sooner
 _IDLE, _IDLE_IF_CROWDED = 120.0, 10.0  # seconds
@@ -38,17 +38,7 @@ class Tables(Protocol):
     @property
     def forwarded(self) -> Hash: ...
 
-    def set_port(
-        self,
-        ifindex: int,
-        place: int,
-        *,
-        link_header: int,
-        loopback: bool,
-        flags: int = 0,
-        master: int = 0,
-        address: bytes = bytes(6),
-    ) -> None: ...
+    def set_port(self, ifindex: int, place: int, role: Role) -> None: ...
 
     def unset_port(self, ifindex: int) -> None: ...
 
@@ -124,7 +114,7 @@ class Ports:
         place = self._free.pop()
         self._base[place] = self._tables.port_counters.sums(place + 1)[place]
         try:
-            self._tell(ifindex, place, Role(link_header=link_header, loopback=loopback))
+            self._tables.set_port(ifindex, place, Role(link_header=link_header, loopback=loopback))
         except KernelError:
             self._free.append(place)
             raise
@@ -147,19 +137,8 @@ class Ports:
                 self._tables.unset_port(ifindex)
         for ifindex, role in roles.items():
             if self._roles.get(ifindex) != role:
-                self._tell(ifindex, self._places.get(ifindex, wire.NO_PLACE), role)
+                self._tables.set_port(ifindex, self._places.get(ifindex, wire.NO_PLACE), role)
                 self._roles[ifindex] = role
-
-    def _tell(self, ifindex: int, place: int, role: Role) -> None:
-        self._tables.set_port(
-            ifindex,
-            place,
-            link_header=role.link_header,
-            loopback=role.loopback,
-            flags=role.flags,
-            master=role.master,
-            address=role.address,
-        )
 
     def table(self, now: Now) -> Table:
         """All monitored interfaces as in model.Snapshot, at a tick: rates are taken anew."""

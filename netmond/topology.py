@@ -3,27 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from netmond.kernel import wire
 from netmond.kernel.devices import Device
+from netmond.kernel.role import Role
 
 _BRIDGE = "bridge"
 _BONDS = ("bond", "team")
 _VLAN = "vlan"
 _ON_ANOTHER = (_VLAN, "macvlan", "macvtap", "ipvlan", "ipvtap")
 _VETH = "veth"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Role:
-    """What struct port says of an interface beyond its place."""
-
-    link_header: int  #: bytes, 0: none
-    loopback: bool = False
-    flags: int = 0  #: PORT_*
-    master: int = 0  #: index of its bridge or bond
-    address: bytes = bytes(6)  #: of its bridge
 
 
 def lower(devices: Mapping[int, Device]) -> dict[int, set[int]]:

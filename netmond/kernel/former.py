@@ -14,6 +14,7 @@ from netmond.errors import KernelError
 from netmond.kernel import libbpf, wire
 from netmond.kernel.layout import Layout
 from netmond.kernel.pins import Generation
+from netmond.kernel.role import Role
 from netmond.kernel.tables import HashTable, LongArray, map_array
 from netmond.model import Network
 
@@ -164,17 +165,7 @@ class FormerInterfaces:
             name: array for name, array in former.arrays.items() if not name.startswith("forwarded.")
         }
 
-    def set_port(
-        self,
-        ifindex: int,
-        place: int,
-        *,
-        link_header: int,
-        loopback: bool,
-        flags: int = 0,
-        master: int = 0,
-        address: bytes = bytes(6),
-    ) -> None:
+    def set_port(self, ifindex: int, place: int, role: Role) -> None:
         """As all below: nothing is counted here any more."""
 
     def unset_port(self, ifindex: int) -> None: ...

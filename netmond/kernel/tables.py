@@ -19,6 +19,7 @@ from netmond.errors import KernelError
 from netmond.kernel import libbpf, wire
 from netmond.kernel.prefilter import Prefilter
 from netmond.kernel.programs import DETOURS, MAX_PORTS, OVERFLOWS, possible_cpus, target_capacity
+from netmond.kernel.role import Role
 from netmond.model import Network
 
 _FILTER_WORDS = (1 << wire.FILTER_BITS) // 64
@@ -203,22 +204,11 @@ class InterfaceTables:
             targets6=maps["targets6"],
         )
 
-    def set_port(
-        self,
-        ifindex: int,
-        place: int,
-        *,
-        link_header: int,
-        loopback: bool,
-        flags: int = 0,
-        master: int = 0,
-        address: bytes = bytes(6),
-    ) -> None:
-        """Lets the programs count for an interface, or with wire.NO_PLACE know of it. The rest as in
-        topology.Role."""
-        if loopback:
-            flags |= wire.PORT_LOOPBACK | wire.PORT_ECHO
-        port = np.array([(place, flags, link_header, master, list(address), 0)], wire.PORT)
+    def set_port(self, ifindex: int, place: int, role: Role) -> None:
+        """Lets the programs count for an interface, or with wire.NO_PLACE know of it."""
+        flags = role.flags | (wire.PORT_LOOPBACK | wire.PORT_ECHO if role.loopback else 0)
+        fields = place, flags, role.link_header, role.master, list(role.address), 0
+        port = np.array([fields], wire.PORT)
         libbpf.map_update(self.ports, np.array([ifindex], np.uint32), port)
 
     def unset_port(self, ifindex: int) -> None:

@@ -15,9 +15,9 @@ from netmond.kernel.devices import devices
 from netmond.kernel.links import Attachment, attach_meter
 from netmond.kernel.pins import Links
 from netmond.kernel.programs import MAX_PORTS, interface_unit, socket_unit
+from netmond.kernel.role import Role
 from netmond.kernel.tables import InterfaceTables, SocketTables
 from netmond.ports import Ports
-from netmond.topology import Role
 from tests.kernel.capture import entered
 from tests.kernel.deadline import eventually
 from tests.kernel.machine import Cgroup, Namespace

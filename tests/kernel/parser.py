@@ -17,6 +17,7 @@ from bench.testrun import Run
 from netmond.kernel import wire
 from netmond.kernel.compile import Compilation, Loaded, Program, Unit
 from netmond.kernel.programs import MAX_PORTS, interface_unit
+from netmond.kernel.role import Role
 from netmond.kernel.tables import InterfaceTables, map_array
 from tests.kernel.packet_facts import VERDICT, Facts, told
 from tests.kernel.run_counts import run_count
@@ -46,7 +47,7 @@ class Parser:
         self._programs = [ours.programs[f"interface_{hook}"] for hook in ("ingress", "xdp")]
         self._verdict = map_array(probe.maps["verdicts"], np.uint8, VERDICT.size).data
         tables = InterfaceTables.open(ours.maps, targets=_TARGETS, forwarded=_FORWARDED)
-        tables.set_port(_LOOPBACK, 0, link_header=ETHERNET, loopback=False)
+        tables.set_port(_LOOPBACK, 0, Role(link_header=ETHERNET))
         start = cpu * MAX_PORTS * wire.PORT_COUNTERS.itemsize
         row = map_array(ours.maps["port_counters"], wire.PORT_COUNTERS, 1, offset=start)[0]
         self._packets = row["in"]["class"]["packets"][: wire.EXCLUSIVE_CLASSES]

@@ -15,6 +15,7 @@ from bench.testrun import Run, one_cpu, skb_context
 from netmond.kernel import wire
 from netmond.kernel.compile import Compilation
 from netmond.kernel.programs import interface_unit, possible_cpus
+from netmond.kernel.role import Role
 from netmond.kernel.tables import InterfaceTables
 
 _HERE = 1  # index of lo: where test runs happen
@@ -43,9 +44,7 @@ class Programs:
 
     def here(self, flags: int) -> None:
         mac = bytes.fromhex(_MAC.replace(":", ""))
-        self.tables.set_port(
-            _HERE, 0, link_header=14, loopback=False, flags=flags, master=_MASTER, address=mac
-        )
+        self.tables.set_port(_HERE, 0, Role(link_header=14, flags=flags, master=_MASTER, address=mac))
 
     def count(self, direction: str, frame: Any, *, origin: int = 0) -> dict[str, int]:
         """Packets by part that a frame adds, and `once` if it counts for the host."""
@@ -126,7 +125,7 @@ def test_from_elsewhere(programs: Programs) -> None:
     programs.here(0)
     assert programs.count("out", _UDP, origin=_OTHER) == {"forwarded": 1, "once": 1}
 
-    tables.set_port(_OTHER, 1, link_header=14, loopback=False)
+    tables.set_port(_OTHER, 1, Role(link_header=14))
     assert programs.count("out", _UDP, origin=_OTHER) == {"forwarded": 1}
     assert programs.count("out", _PING, origin=_OTHER) == {"forwarded": 1}
     assert programs.count("out", _FRAGMENT, origin=_OTHER) == {"forwarded": 1}
@@ -138,11 +137,11 @@ def test_from_elsewhere(programs: Programs) -> None:
         "routed_fragments": (1, 20),
     }
 
-    tables.set_port(_OTHER, wire.NO_PLACE, link_header=14, loopback=False, flags=UPPER)
+    tables.set_port(_OTHER, wire.NO_PLACE, Role(link_header=14, flags=UPPER))
     assert programs.count("out", _UDP, origin=_OTHER) == {"forwarded": 1}
     programs.here(BRIDGED)
     assert programs.count("out", _UDP, origin=_OTHER) == {"upper": 1}
-    tables.set_port(_OTHER, wire.NO_PLACE, link_header=14, loopback=False, flags=BRIDGED, master=_MASTER)
+    tables.set_port(_OTHER, wire.NO_PLACE, Role(link_header=14, flags=BRIDGED, master=_MASTER))
     assert programs.count("out", _UDP, origin=_OTHER) == {"forwarded": 1, "once": 1}
     tables.unset_port(_OTHER)
 

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from netmond.accounts import Now, as_words
 from netmond.errors import KernelError
 from netmond.kernel import wire
+from netmond.kernel.role import Role
 from netmond.model import COUNTERS, RATES, Network, Table
 
 SECOND = 1_000_000_000
@@ -120,20 +121,10 @@ class Hooks:
         self.announced: list[tuple[int, int]] = []
         self.refuse: set[object] = set()  #: networks and interface indexes that the kernel refuses
 
-    def set_port(
-        self,
-        ifindex: int,
-        place: int,
-        *,
-        link_header: int,
-        loopback: bool,
-        flags: int = 0,
-        master: int = 0,
-        address: bytes = bytes(6),
-    ) -> None:
+    def set_port(self, ifindex: int, place: int, role: Role) -> None:
         self._check(ifindex)
-        self.ports[ifindex] = place, link_header, loopback
-        self.roles[ifindex] = flags, master, address
+        self.ports[ifindex] = place, role.link_header, role.loopback
+        self.roles[ifindex] = role.flags, role.master, role.address
 
     def unset_port(self, ifindex: int) -> None:
         self.ports.pop(ifindex, None)

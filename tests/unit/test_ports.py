@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from netmond.errors import KernelError, LimitExceeded
 from netmond.flowrows import FlowRows
 from netmond.kernel import wire
+from netmond.kernel.role import Role
 from netmond.model import FlowKind, Table
 from netmond.ports import CLASS_COLUMNS, Ports
-from netmond.topology import Role
 from tests.unit.fakes import SECOND, WALL_AHEAD, Hooks, address, moment, rows
 
 ETH, WIFI = 2, 3
