@@ -137,6 +137,22 @@ class Crossing:
         client.do("exchange", name="a", count=count, size=size)
 
 
+@pytest.fixture
+def bridged(machine: Machine) -> Crossing:
+    """The same with a bridge, br0, in the middle; left is 10.77.0.1, right 10.77.0.2."""
+    left, bridge, right = (machine.namespace(label) for label in ("left", "bridge", "right"))
+    links = [machine.link(bridge, space, number=number) for number, space in ((1, left), (2, right))]
+    bridge.ip(
+        "link add br0 type bridge",
+        *(f"link set {link.near_device} master br0" for link in links),
+        "link set br0 addrgenmode none up",
+    )
+    for number, link in enumerate(links, 1):
+        device = link.far_device
+        link.far.ip(f"link set {device} arp on", f"addr add 10.77.0.{number}/24 dev {device}")
+    return Crossing(machine, links[0], links[1], machine.cgroup(f"{machine.label}.slice"))
+
+
 def _crossing() -> Iterator[Crossing]:
     machine = Machine()
     first = len(_running)

@@ -11,7 +11,7 @@ from netmonctl.errors import ExitCode
 from tests.kernel.agent import Agent
 from tests.kernel.capture import send_frames
 from tests.kernel.conftest import Crossing, Scene
-from tests.kernel.machine import Link, Machine, Namespace
+from tests.kernel.machine import Link, Namespace
 from tests.kernel.running import Netmond
 
 Amount = tuple[int, int]
@@ -279,25 +279,15 @@ def test_forwarded_tcp_with_offload(crossing: Crossing) -> None:
     assert all(book["in"]["forwarded"][1] > 2 * 53 * 200_003 for book in books.values())
 
 
-def test_between_ports_of_a_bridge(machine: Machine) -> None:
+def test_between_ports_of_a_bridge(bridged: Crossing) -> None:
     """What a bridge passes on is forwarded on both ports, not handed up, and once the host's."""
-    left, bridge, right = (machine.namespace(label) for label in ("left", "bridge", "right"))
-    links = [machine.link(bridge, space, number=number) for number, space in ((1, left), (2, right))]
-    bridge.ip(
-        "link add br0 type bridge",
-        *(f"link set {link.near_device} master br0" for link in links),
-        "link set br0 addrgenmode none up",
-    )
-    for number, link in enumerate(links, 1):
-        device = link.far_device
-        link.far.ip(f"link set {device} arp on", f"addr add 10.77.0.{number}/24 dev {device}")
-    crossing = Crossing(machine, links[0], links[1], machine.cgroup(f"{machine.label}.slice"))
-    netmond = crossing.netmond(cgroup=None, interfaces=["br0", *(link.near_device for link in links)])
-    server, client = Agent(right), Agent(left)
+    links = bridged.left, bridged.right
+    netmond = bridged.netmond(cgroup=None, interfaces=["br0", *(link.near_device for link in links)])
+    server, client = Agent(bridged.right.far), Agent(bridged.left.far)
     port = server.do("echo_server", local=["10.77.0.2", 0])
     client.do("udp", name="a", peer=["10.77.0.2", port])
     client.do("exchange", name="a")  # neighbours are known from here on
-    before = {link.near_device: Audit(netmond, bridge, link.near_device) for link in links}
+    before = {link.near_device: Audit(netmond, link.near, link.near_device) for link in links}
     total = host(netmond)
 
     client.do("exchange", name="a", count=23, size=101)

@@ -10,7 +10,6 @@ from tests.kernel import iperf
 from tests.kernel.agent import Agent
 from tests.kernel.capture import Figures, figures
 from tests.kernel.conftest import USER, Crossing
-from tests.kernel.machine import Machine
 from tests.kernel.running import counted, total
 
 
@@ -130,22 +129,12 @@ def test_more_forwarded_flows_than_room(crossing: Crossing) -> None:
     assert netmond.target(address) == (300, 300 * 129) * 2
 
 
-def test_bridged_traffic(machine: Machine) -> None:
+def test_bridged_traffic(bridged: Crossing) -> None:
     """What a bridge passes on is forwarded, too: counted once, though it passes two of its ports."""
-    left, bridge, right = (machine.namespace(label) for label in ("left", "bridge", "right"))
-    links = [machine.link(bridge, space, number=number) for number, space in ((1, left), (2, right))]
-    bridge.ip(
-        "link add br0 type bridge",
-        *(f"link set {link.near_device} master br0" for link in links),
-        "link set br0 addrgenmode none up",
-    )
-    for number, link in enumerate(links, 1):
-        device = link.far_device
-        link.far.ip(f"link set {device} arp on", f"addr add 10.77.0.{number}/24 dev {device}")
-    crossing = Crossing(machine, links[0], links[1], machine.cgroup(f"{machine.label}.slice"))
-    netmond = crossing.netmond(interfaces=["br0", *(link.near_device for link in links)])
+    links = bridged.left, bridged.right
+    netmond = bridged.netmond(interfaces=["br0", *(link.near_device for link in links)])
     netmond.add_targets("10.77.0.2")
-    server, client = Agent(right), Agent(left)
+    server, client = Agent(bridged.right.far), Agent(bridged.left.far)
     port = server.do("echo_server", local=["10.77.0.2", 0])
     client.do("udp", name="a", peer=["10.77.0.2", port])
 
