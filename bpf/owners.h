@@ -56,6 +56,7 @@ static __always_inline void report_held_socket(struct bpf_iter__task_file *conte
     peek(&held.cookie, sk, SOCK_COOKIE_OFFSET);
     if (!held.cookie) /* nobody has asked for it, so neither has the meter */
         return;
+    peek(&held.started, task, TASK_START_OFFSET);
     peek(&held.pid, task, TASK_TGID_OFFSET);
     peek(&held.comm, task, TASK_COMM_OFFSET);
     bpf_seq_write(context->meta->seq, &held, sizeof(held));

@@ -165,6 +165,7 @@ struct port_counters {
 /* A socket that a process has open, as the iterator over open files reports it. */
 struct held_socket {
     u64 cookie;
+    u64 started; /* the process; nanoseconds since the machine's start */
     u32 pid;
     u32 unused;
     char comm[16];

@@ -171,6 +171,7 @@ _OFFSETS = (
         "sockets older than netmond have no process",
         (
             ("TASK_TGID_OFFSET", "task_struct", "tgid"),
+            ("TASK_START_OFFSET", "task_struct", "start_boottime"),
             ("TASK_COMM_OFFSET", "task_struct", "comm"),
             ("FILE_INODE_OFFSET", "file", "f_inode"),
             ("FILE_DATA_OFFSET", "file", "private_data"),

@@ -30,4 +30,5 @@ def find_owners(program: int, cookies: Iterable[int]) -> dict[int, Process]:
     output = libbpf.iterate(program)
     held = np.frombuffer(output, wire.HELD_SOCKET, len(output) // wire.HELD_SOCKET.itemsize)
     wanted = held[np.isin(held["cookie"], np.fromiter(cookies, np.uint64))]
+    wanted = wanted[np.argsort(wanted["started"], kind="stable")]  # numbers of processes begin anew some day
     return {int(row["cookie"]): Process(pid=int(row["pid"]), comm=bytes(row["comm"])) for row in wanted}

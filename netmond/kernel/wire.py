@@ -100,7 +100,9 @@ OVERFLOW_KEY = np.dtype([("uid", "u4"), ("ifindex", "u4"), ("cgroup", "u8")])
 
 DETOUR_KEY = np.dtype([("home", "u4"), ("ifindex", "u4"), ("protocol", "u4"), ("unused", "u4")])
 
-HELD_SOCKET = np.dtype([("cookie", "u8"), ("pid", "u4"), ("unused", "u4"), ("comm", "S16")])
+HELD_SOCKET = np.dtype(
+    [("cookie", "u8"), ("started", "u8"), ("pid", "u4"), ("unused", "u4"), ("comm", "S16")]
+)
 
 FORWARDED_KEY = np.dtype(
     [

@@ -61,14 +61,28 @@ def test_the_process_behind_a_socket(program: int, open_: Callable[[], socket.so
     assert find_owners(program, [cookie]) == {}, "closed since"
 
 
+_LAST_PID = Path("/proc/sys/kernel/ns_last_pid")  # proc_sys_kernel(5)
+
+
+@pytest.fixture
+def lowest_pid_next() -> Iterator[None]:
+    """The next process gets the lowest number that is free, as after the highest has been given."""
+    before = _LAST_PID.read_text()
+    _LAST_PID.write_text("1")
+    yield
+    _LAST_PID.write_text(before)
+
+
+@pytest.mark.usefixtures("lowest_pid_next")
 def test_the_youngest_of_several(program: int) -> None:
-    """A worker that inherited the socket is told, not the parent that opened it."""
+    """A worker that inherited the socket is told, not the parent that opened it, whatever their numbers."""
     with socket.create_server(("127.0.0.1", 0)) as ours:
         cookie = cookie_of(ours)
         worker = subprocess.Popen(["cat"], stdin=subprocess.PIPE, pass_fds=[ours.fileno()])
         found = find_owners(program, [cookie])
         worker.communicate()
 
+    assert worker.pid < os.getpid(), "the older has the higher number"
     assert found[cookie].pid == worker.pid
 
 

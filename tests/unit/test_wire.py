@@ -184,10 +184,11 @@ LITERALS: dict[str, tuple[bytes, dict[str, Any]]] = {
     ),
     "held_socket": (
         b"\xf1\x03\x00\x00\x00\x00\x00\x00"  # cookie: 1009
+        b"\x15\xcd\x5b\x07\x00\x00\x00\x00"  # started: 123456789
         b"\x93\x10\x00\x00"  # pid: 4243
         b"\x00\x00\x00\x00"  # unused
         b"curl\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00",  # comm
-        {"cookie": 1009, "pid": 4243, "unused": 0, "comm": b"curl"},
+        {"cookie": 1009, "started": 123456789, "pid": 4243, "unused": 0, "comm": b"curl"},
     ),
     "forwarded_key": (
         _LOCAL  # source
