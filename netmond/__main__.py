@@ -78,6 +78,8 @@ def _run(arguments: argparse.Namespace, config: Config, warnings: list[str]) -> 
     sockets = None
     if meter.enabled:
         sockets = Handover(socket_unit(slots=meter.slots, peers=meter.peers, cgroup=meter.cgroup), run, boot)
+    else:
+        run.abandon("sockets")
     interfaces = Handover(
         interface_unit(targets=config.targets.limit, forwarded=config.interfaces.forwarded), run, boot
     )
@@ -107,12 +109,14 @@ def _run(arguments: argparse.Namespace, config: Config, warnings: list[str]) -> 
             read_config=lambda: load(arguments, os.environ),
             totals=totals,
             started=now,
-            # The unit ends the counting itself if it was stopped, and not if it is restarted.
-            leave=keep == ALWAYS or (keep == RESTART and UNIT_VARIABLE in os.environ),
         )
         await daemon.run()
 
-    asyncio.run(run_daemon())
+    try:
+        asyncio.run(run_daemon())
+    finally:
+        # The unit ends the counting itself if it was stopped, and not if it is restarted.
+        parts.close(leave=keep == ALWAYS or (keep == RESTART and UNIT_VARIABLE in os.environ))
     return 0
 
 

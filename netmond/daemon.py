@@ -42,7 +42,6 @@ class Daemon:
     read_config: Callable[[], tuple[Config, list[str]]]
     totals: Totals
     started: float  #: Unix time
-    leave: bool = False  #: what counts in the kernel stays when the daemon ends, if it can
     version: str = __version__
     _collector: Collector = field(init=False)
     _search: OwnerSearch | None = field(init=False, default=None)
@@ -164,7 +163,6 @@ class Daemon:
         self._collect()  # what came in since the last tick belongs into the files
         await self.totals.save()
         await self._outputs.close()
-        self.parts.close(leave=self.leave)
 
     def _summary(self) -> str:
         snapshot = self._collector.snapshot

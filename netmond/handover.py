@@ -64,6 +64,12 @@ class RunDirectory:
         if keep == NEVER:
             self.reason = "switched off by [daemon] keep_counting"
 
+    def abandon(self, unit: str) -> None:
+        """Ends what an earlier daemon left of a unit that this one does without."""
+        if self.pins is not None:
+            _abandon(self.pins, unit)
+            _checkpoint(self.path, unit).unlink(missing_ok=True)
+
     def _cannot(self, reason: str) -> None:
         self.pins = None
         self.reason = f"counting ends with the daemon: {reason}"
@@ -250,11 +256,15 @@ def detach(directory: Path) -> None:
         lock(directory)
     for root in filter(is_bpffs, (directory / "bpf", PINS_OF_UNIT)):
         for name in UNITS:
-            for generation in Generation.all(root, name):
-                generation.remove()
+            _abandon(root, name)
     for name in UNITS:
         _checkpoint(directory, name).unlink(missing_ok=True)
     remove_leftovers(devices())
+
+
+def _abandon(root: Path, unit: str) -> None:
+    for generation in Generation.all(root, unit):
+        generation.remove()
 
 
 def _checkpoint(directory: Path, unit: str) -> Path:

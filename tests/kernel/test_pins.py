@@ -315,8 +315,8 @@ NOTHING: tuple[set[str], set[str]] = (set(), set())
 EVERYTHING = {"sockets", "interfaces"}, {"sockets.checkpoint", "interfaces.checkpoint"}
 
 
-def detach(netmond: Netmond, *words: str) -> Said:
-    """netmond --detach in the daemon's namespace."""
+def run_netmond(netmond: Netmond, *words: str) -> Said:
+    """netmond with these options, --detach if there are none, in the daemon's namespace."""
     argv = netmond.space.command(
         [sys.executable, "-m", "netmond", *netmond.arguments, *(words or ["--detach"])]
     )
@@ -356,13 +356,13 @@ def test_detach(scene: Scene, netmond: Netmond, load: Callable[[], Loaded]) -> N
     assert alive(objects)["link"] == objects["link"]
     assert bpftool("cgroup", "show", str(scene.slice.directory)) != []
 
-    said = detach(netmond)
+    said = run_netmond(netmond)
 
     assert (said.code, said.out, said.err) == (0, "", "")
     assert left(netmond) == ({"map", "somebody"}, set())
     eventually(lambda: alive(objects) == {}, "the kernel has freed everything")
     assert bpftool("cgroup", "show", str(scene.slice.directory)) == []
-    assert detach(netmond).code == 0  # nothing to do is no error
+    assert run_netmond(netmond).code == 0  # nothing to do is no error
 
 
 def test_detach_while_it_runs(scene: Scene, netmond: Netmond) -> None:
@@ -370,7 +370,7 @@ def test_detach_while_it_runs(scene: Scene, netmond: Netmond) -> None:
     netmond.start()
     exchange = talk(scene)
 
-    said = detach(netmond)
+    said = run_netmond(netmond)
 
     assert said.code == 1
     assert said.line == f"netmond: another netmond uses {netmond.run}: stop it first"
@@ -433,7 +433,7 @@ def test_counting_goes_on(
     assert netmond.user(USER) == netmond.target("10.23.1.2") == (1039, 1039 * 129) * 2
     assert netmond.interface(scene.link.near_device)["classes"]["in_ipv4_packets"] == 1039
     netmond.stop()
-    assert detach(netmond).code == 0
+    assert run_netmond(netmond).code == 0
     assert left(netmond) == NOTHING
 
 
@@ -448,6 +448,31 @@ def test_switched_off(scene: Scene, netmond: Netmond) -> None:
     netmond.stop(signal.SIGKILL)
 
     eventually(lambda: alive(objects) == {}, "the kernel has freed everything")
+    assert left(netmond) == NOTHING
+
+
+def test_a_part_that_is_switched_off(scene: Scene, netmond: Netmond) -> None:
+    """What an earlier daemon counted with does not go on for nobody."""
+    netmond.start()
+    netmond.stop(signal.SIGKILL)
+    assert left(netmond) == EVERYTHING
+
+    netmond.configure({"meter.enabled": False})
+    netmond.start()
+
+    assert left(netmond) == ({"interfaces"}, {"interfaces.checkpoint"})
+    assert netmond.stop() == 0
+
+
+def test_a_start_that_fails(netmond: Netmond, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a bus it ends, in one line, and takes what it has attached already with it."""
+    nowhere = {"DBUS_SYSTEM_BUS_ADDRESS": "unix:path=/nonexistent"}
+    monkeypatch.setattr(Netmond, "environment", {**netmond.environment, **nowhere})
+
+    said = run_netmond(netmond, "--log-level", "info")
+
+    assert said.code == 1
+    assert "cannot connect to D-Bus" in said.err.splitlines()[-1]
     assert left(netmond) == NOTHING
 
 

@@ -250,19 +250,22 @@ class TestTotals:
         totals = {newlines[0]: (0, 0), newlines[1]: (23, 0), newlines[2]: (23, 29), newlines[3]: (23, 60)}
 
         for cut in range(len(whole) + 1):
-            path_of(tmp_path).write_bytes(whole[:cut])
+            directory = tmp_path / str(cut)
+            path_of(directory).parent.mkdir(parents=True)
+            path_of(directory).write_bytes(whole[:cut])
             kept = max((place for place in newlines if place <= cut), default=0)
             again = CsvOutput()
-            again.init(config(tmp_path))
+            again.init(config(directory))
             again.write(snapshot(2))
-            assert path_of(tmp_path).read_bytes() == whole[:kept], cut
+            assert path_of(directory).read_bytes() == whole[:kept], cut
 
             again.write(snapshot(3, flow(9, received=1000)))
-            last = rows_of(tmp_path)[-1]
+            last = rows_of(directory)[-1]
             before = totals.get(kept, (0, 0))
             assert (int(last["total_in"]), int(last["total_out"])) == (before[0] + 1000, before[1]), cut
-            assert len(rows_of(tmp_path)) == whole[:kept].count(b"\n") + (not kept)
-            assert path_of(tmp_path).read_bytes().count(csvrows.HEADER) == 1
+            assert len(rows_of(directory)) == whole[:kept].count(b"\n") + (not kept)
+            assert path_of(directory).read_bytes().count(csvrows.HEADER) == 1
+            again.close()
 
     def test_survive_deletion(self, start: Start, tmp_path: Path) -> None:
         """Deleting every log, old and new, resets nothing while the small totals file is there."""
