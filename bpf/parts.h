@@ -57,15 +57,19 @@ static __always_inline void count_fragment(struct amount *amount, struct frame *
     }
 }
 
-/* Whether a socket of this machine sent it; its handshake's first answer is a listener's. */
-static __always_inline bool has_socket(struct __sk_buff *skb)
+/* Whether the meter has it: a socket of this machine sent it; its handshake's first answer is a listener's. */
+static __always_inline bool has_socket(struct __sk_buff *skb, struct frame *frame)
 {
     struct bpf_sock *sk = skb->sk;
 
     if (!sk)
         return false;
     if (sk->state == TCP_NEW_SYN_RECV)
+#ifdef HIDDEN_ANSWERS
+        return frame->class == CLASS_IPV4;
+#else
         return true;
+#endif
     sk = bpf_sk_fullsock(sk);
     return sk && (sk->family == AF_INET || sk->family == AF_INET6) && !is_control(sk);
 }
@@ -80,7 +84,7 @@ static __always_inline u32 part_of_outgoing(struct __sk_buff *skb, struct port *
         return PART_UPPER;
     if (skb->ingress_ifindex)
         return PART_FORWARDED;
-    return has_socket(skb) ? PART_SOCKETS : PART_KERNEL;
+    return has_socket(skb, frame) ? PART_SOCKETS : PART_KERNEL;
 }
 
 /* Of interfaces that stand on each other the lowest counts for the machine: is it this one? */

@@ -15,6 +15,9 @@ from netmonctl.selftest.picture import Wanted, at_rest, books
 from netmonctl.selftest.scene import NEAR
 
 _NO_IPV6 = "this machine has none, or uses the prefixes for documentation"
+_BTF = Path("/sys/kernel/btf/vmlinux")
+#: A function that came with the version whose programs at a cgroup see answers to new IPv6 connections.
+_OF_LINUX_6_6 = b"\0tcx_prog_attach\0"
 #: Numbers of the namespaces in which the machine was booted, include/linux/proc_ns.h
 _FIRST = {"cgroup": 0xEFFFFFFB, "pid": 0xEFFFFFFC}
 
@@ -75,6 +78,7 @@ def _try(
             before=before,
             after=after,
             merges=made.merges,
+            hidden_answers=_hides_answers(),
             pid=pid,
             cgroup=_cgroup(pid),
             off=off,
@@ -135,6 +139,13 @@ def _has_books(client: Client, off: dict[str, str]) -> bool:
         off["books"] = str(error)
         return False
     return True
+
+
+def _hides_answers() -> bool:
+    try:
+        return _OF_LINUX_6_6 not in _BTF.read_bytes()
+    except OSError:
+        return False  # nor does the meter work
 
 
 def _is_first(kind: str) -> bool:

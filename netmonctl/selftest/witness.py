@@ -16,13 +16,14 @@ from netmonctl.selftest.figures import Figures
 ETHERNET = 14
 TYPES = {0x0800: "ipv4", 0x86DD: "ipv6", 0x0806: "arp"}
 FRAGMENT = 44
+_SYN_ACK = 0x12  # flags of a TCP header, RFC 9293
 
 
 class Kind(NamedTuple):
     """What frames that are counted together have in common. `inward`: they went to the near end.
 
     Addresses, protocol, port (of the near end) and headers (from the IP header on) are those of whole IP
-    packets that have them; `carries`: TCP segments with data.
+    packets that have them; `carries`: TCP segments with data; `answers`: those that answer a new connection.
     """
 
     inward: bool
@@ -34,6 +35,7 @@ class Kind(NamedTuple):
     near_port: int = 0
     headers: int = 0
     carries: bool = False
+    answers: bool = False
 
 
 class Count(NamedTuple):
@@ -66,12 +68,13 @@ def classify(frame: bytes, inward: bool) -> tuple[Kind, Count]:
     else:
         return Kind(inward, type_, multicast), Count(1, len(frame), 0)
     near_port = headers = 0
-    carries = False
+    carries = answers = False
     if whole and protocol == socket.IPPROTO_TCP:
         ports = struct.unpack_from("!HH", ip, header)
         near_port, headers = ports[inward], header + (ip[header + 12] >> 4) * 4
         carries = size > headers
-    kind = Kind(inward, type_, multicast, ends[0], ends[1], protocol, near_port, headers, carries)
+        answers = ip[header + 13] & _SYN_ACK == _SYN_ACK
+    kind = Kind(inward, type_, multicast, ends[0], ends[1], protocol, near_port, headers, carries, answers)
     return kind, Count(1, len(frame), size)
 
 

@@ -183,12 +183,21 @@ _OFFSETS = (
     ),
 )
 
+#: A program at a cgroup sees no answer to a new IPv6 connection (SYN-ACK) before Linux 6.6, whose
+#: BPF_CGROUP_RUN_PROG_INET_EGRESS() (include/linux/bpf-cgroup.h) knows a request's listener. Nothing in the
+#: kernel tells; tcx came with the same version, and where BPF is backported it comes as a whole.
+_OF_LINUX_6_6 = "tcx_prog_attach"
+_HIDDEN_ANSWERS = "answers to new IPv6 connections (SYN-ACK) are no user's: that takes Linux 6.6"
+
 
 def _kernel_defines(btf: Btf, notes: list[str]) -> dict[str, int]:
     """What the running kernel offers beyond the oldest supported one."""
     defines = {}
     if btf.has_function("bpf_ktime_get_coarse_ns"):
         defines["COARSE_CLOCK"] = 1
+    if not btf.has_function(_OF_LINUX_6_6):
+        defines["HIDDEN_ANSWERS"] = 1
+        notes.append(_HIDDEN_ANSWERS)
     for loss, wanted in _OFFSETS:
         try:
             defines.update({macro: btf.offset(structure, member) for macro, structure, member in wanted})

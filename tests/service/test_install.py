@@ -11,8 +11,8 @@ import pytest
 from tests.service.inside import (
     answers,
     apt,
+    complaints,
     ctl,
-    described,
     install,
     is_active,
     run,
@@ -80,13 +80,11 @@ def test_no_recommended_package_is_needed(bare: str) -> None:
 
 def test_every_part_works(bare: str) -> None:
     """Nothing is degraded for lack of something that the packages could have brought."""
-    states = {each["name"]: (each["state"], each["reason"]) for each in described()["features"]}
+    found = complaints()
 
-    polkit, interfaces = states.pop("polkit"), states.pop("interfaces")
-    assert set(states.values()) == {("on", "")}, states
-    assert polkit[0] == "off"
-    assert polkit[1].startswith("polkit is not there")
-    assert interfaces[0] in ("on", "degraded")  # a machine without uplink has none to monitor
+    assert found.pop("polkit").startswith("polkit is not there")
+    found.pop("interfaces", "")  # a machine without uplink has none to monitor
+    assert found == {}
 
 
 def test_enabled_at_boot(bare: str) -> None:

@@ -117,6 +117,11 @@ def ether(payload: Any, destination: str = MAC) -> Any:
             64,
         ),
         (
+            ether(IPv6(src="::1", dst="::2") / TCP(sport=7, dport=9, flags="SA")),
+            Kind(False, "ipv6", False, "::1", "::2", 6, 7, 60, answers=True),
+            60,
+        ),
+        (
             ether(IP(src="192.0.2.1", dst="224.0.0.1") / UDP() / bytes(11), "01:00:5e:00:00:01"),
             Kind(False, "ipv4", True, "192.0.2.1", "224.0.0.1", 17),
             39,
