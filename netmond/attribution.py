@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from netmond.accounts import Accounts, Earlier, Now
+from netmond.accounts import Accounts, Earlier, Now, distinct
 from netmond.model import Table
 from netmond.units import GONE, unit_of
 
@@ -18,6 +18,7 @@ Rows = NDArray[np.int32]
 _Unit = tuple[str, str, str]  # unit, slice, cgroup
 _Process = tuple[int, bytes, int, int]  # pid, comm, uid, unit row
 _GONE: _Unit = (GONE, "", "")
+_PROCESS = np.dtype([("pid", "u4"), ("uid", "u4"), ("comm", "S16"), ("unit", "i8")])
 
 
 class Attribution:
@@ -29,6 +30,8 @@ class Attribution:
         self._users: Accounts[int] = Accounts()
         self._units: Accounts[_Unit] = Accounts()
         self._processes: Accounts[_Process] = Accounts()
+        self._user_of: Rows = np.zeros(0, np.int32)  # by process row, as far as they are known already
+        self._unit_of: Rows = np.zeros(0, np.int32)
 
     def restore(self, users: Earlier[int], units: Earlier[str], processes: Earlier[_Process]) -> None:
         """Lets totals go on from those of an earlier run.
@@ -105,23 +108,34 @@ class Attribution:
         return np.array(rows, np.int32)[inverse]
 
     def process_rows(
-        self, pids: list[int], comms: list[bytes], uids: list[int], units: list[int]
-    ) -> list[int]:
-        return [self._processes.row(key) for key in zip(pids, comms, uids, units, strict=True)]
+        self, pids: NDArray[np.uint32], comms: NDArray[Any], uids: NDArray[np.uint32], units: Rows
+    ) -> Rows:
+        keys = np.zeros(len(pids), _PROCESS)
+        keys["pid"], keys["uid"], keys["comm"], keys["unit"] = pids, uids, comms, units
+        first, inverse = distinct(keys)
+        rows = [self._processes.row((pid, comm, uid, unit)) for pid, uid, comm, unit in keys[first].tolist()]
+        return np.array(rows, np.int32)[inverse]
 
     def begin_tick(self) -> None:
         self._users.begin_tick()
         self._units.begin_tick()
         self._processes.begin_tick()
 
-    def add(
-        self, deltas: NDArray[np.uint64], users: Rows, units: Rows, processes: Rows | None = None
-    ) -> None:
-        """Adds differences (n, 8) to their owners, given as rows; processes None: not known."""
+    def add(self, deltas: NDArray[np.uint64], processes: Rows) -> None:
+        """Adds differences (n, 8) to processes, given as rows, and to the user and the unit of each."""
+        sums = self._processes.add(processes, deltas)
+        new = self._processes.keys[len(self._user_of) :]
+        if new:
+            users, units = [self._users.row(key[2]) for key in new], [key[3] for key in new]
+            self._user_of = np.concatenate([self._user_of, np.array(users, np.int32)])
+            self._unit_of = np.concatenate([self._unit_of, np.array(units, np.int32)])
+        grown = np.flatnonzero(sums.any(axis=1))
+        self.add_unknown(sums[grown], self._user_of[grown], self._unit_of[grown])
+
+    def add_unknown(self, deltas: NDArray[np.uint64], users: Rows, units: Rows) -> None:
+        """Adds differences (n, 8) to users and units; nobody knows the process."""
         self._users.add(users, deltas)
         self._units.add(units, deltas)
-        if processes is not None:
-            self._processes.add(processes, deltas)
 
     def forget(self, units: Rows, processes: Rows) -> tuple[Rows, Rows] | None:
         """Merges units, and processes, that have no socket any more, when that frees a fair share of many.
@@ -142,7 +156,10 @@ class Attribution:
             processes = self._processes.fold(
                 [key if used[row] else (0, b"", *key[2:]) for row, key in enumerate(self._processes.keys)]
             )[processes]
-        return None if unit_used is None and used is None else (units, processes)
+        if unit_used is None and used is None:
+            return None
+        self._user_of = self._unit_of = np.zeros(0, np.int32)
+        return units, processes
 
     def users_table(self, rows: Rows, now: Now) -> Table:
         """As in model.Snapshot; rows: one for each open socket. So the two below."""

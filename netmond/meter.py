@@ -12,39 +12,17 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from netmond.accounts import WORDS, Hash, Now, Tallies, as_words, rates_of, row_ids, unfold
+from netmond.accounts import Hash, Now, Tallies, rates_of, row_ids
 from netmond.attribution import Attribution
 from netmond.flowrows import FlowRows
 from netmond.kernel import wire
-from netmond.model import COUNTERS, RATES, FlowKind, Table
-from netmond.passages import WAYS, Passages, pass_ours
+from netmond.model import RATES, FlowKind, Table
+from netmond.passages import Passages, pass_ours
 from netmond.peers import Peers
+from netmond.slots import Places, Reading, Records, Slots
 
-_PIECE = 2048  # rows accounted for at a time
-_GIVEN_BACK_AT_ONCE = 64
-_BLOCK = 1024  # slots looked at beyond the highest one ever used
-_CROWDED = 7 / 8  # share of slots or rows in use from which silent ones are given up sooner
-_IDLE_IF_CROWDED = 30.0  # seconds
 _NANO = 1e-9
-
-#: Words of a slot seen as u8, see struct direction, beside those that `last` keeps.
-_IN_STATE, _OUT_STATE = (wire.word_of(wire.SLOT, way, "generation") for way in ("in", "out"))
-_IN_LAST_SEEN, _OUT_LAST_SEEN = (wire.word_of(wire.SLOT, way, "last_seen") for way in ("in", "out"))
-_IN_TCP = wire.word_of(wire.SLOT, "in", "srtt_us")
-
 _LOW, _HALF = np.uint64(0xFFFFFFFF), np.uint64(32)
-_RELEASED = np.uint64(wire.SLOT_RELEASED)
-_FREE = np.uint64(wire.SLOT_FREE << 32)
-
-
-class Records(Protocol):
-    """An array shared with the kernel: kernel.tables.LongArray, or one in a test."""
-
-    capacity: int
-
-    def front(self, length: int) -> NDArray[Any]: ...
-
-    def take(self, places: NDArray[np.intp]) -> NDArray[Any]: ...
 
 
 class Tables(Protocol):
@@ -79,33 +57,8 @@ class Usage:
     unit_names: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Sockets:
-    """What a tick read of the slots in use, row by row."""
-
-    counters: NDArray[np.uint64]
-    rates: NDArray[np.float64]
-    last_seen: NDArray[np.uint64]
-    tcp: NDArray[np.uint64]  #: round trip time in the low half, retransmits in the high one
-    quiet: NDArray[np.bool_]  #: did nothing
-    released: NDArray[np.bool_]  #: was closed by its process
-    ended: NDArray[np.bool_]  #: was cut off a tick ago: these are the last figures
-
-    @staticmethod
-    def empty(length: int) -> _Sockets:
-        return _Sockets(
-            np.empty((length, len(COUNTERS)), np.uint64),
-            np.empty((length, len(RATES))),
-            np.empty(length, np.uint64),
-            np.empty(length, np.uint64),
-            np.empty(length, np.bool_),
-            np.empty(length, np.bool_),
-            np.empty(length, np.bool_),
-        )
-
-
 class Meter:
-    """State between ticks: what each slot held last time, and the running totals."""
+    """State between ticks: who has which slot, and the running totals."""
 
     def __init__(
         self, tables: Tables, *, paths: Callable[[Iterable[int]], Mapping[int, str]], netns: int, idle: float
@@ -116,17 +69,11 @@ class Meter:
         self._netns = netns
         self.set_idle(idle)
         size = tables.slots.capacity
-        self._extent = 0
-        self._words = as_words(tables.slots.front(min(_BLOCK, size)))
-        self._state = np.zeros(size, np.uint64)  # generation and, in the high half, revision; 0: not ours
-        self._last = np.zeros((size, WORDS), np.uint64)
-        self._totals = np.zeros((size, len(COUNTERS)), np.uint64)
-        self._doomed = np.zeros(size, np.bool_)  # cut off from its socket: given back at the next tick
+        self._slots = Slots(tables.slots, tables.give_back)
         self._user, self._unit, self._process = (np.zeros(size, np.int32) for _ in range(3))
         self._who = {name: np.zeros(size, wire.FLOW[name]) for name in FlowRows.IDENTITY}
         self._same = False  # the rows are those of the last tick, and so are these columns of theirs
         self._names: dict[str, NDArray[Any]] = {}
-        self._returnable = np.zeros(0, np.intp)  # slots that are nobody's, not free for others yet
         self._owners = Attribution(paths)
         self._peers = Peers(tables.peers, size)
         self._overflow = Tallies()
@@ -134,7 +81,7 @@ class Meter:
 
     def set_idle(self, seconds: float) -> None:
         """How long a socket may be silent before it gives its slot up."""
-        self._idle_ns = seconds / _NANO
+        self._idle = seconds
 
     @property
     def owners(self) -> Attribution:
@@ -143,15 +90,12 @@ class Meter:
 
     def checkpoint(self) -> dict[str, NDArray[Any]]:
         """What has been accounted for, as of the last tick. The arrays are live."""
-        used = np.flatnonzero(self._state[: self._extent])
-        top = int(used[-1]) + 1 if len(used) else 0
+        slots = self._slots.checkpoint()
+        top = len(slots["slots.state"])
         return {
-            "slots.state": self._state[:top],
-            "slots.last": self._last[:top],
-            "slots.totals": self._totals[:top],
+            **slots,
             "slots.process": self._process[:top],
             "slots.unit": self._unit[:top],
-            "slots.returnable": self._returnable,
             **self._peers.checkpoint(top),
             **self._overflow.checkpoint("overflow."),
         }
@@ -159,18 +103,12 @@ class Meter:
     def resume(self, arrays: Mapping[str, NDArray[Any]], wait: Callable[[], object] = lambda: None) -> None:
         """Goes on from a checkpoint of the same tables; call before the first tick, after owners.resume().
 
-        A slot that was cut off then is so still: its socket has found another, or will.
         wait: returns when every program that runs now has ended.
         """
-        top, idle = len(arrays["slots.state"]), arrays["slots.returnable"]
-        while self._extent <= max(top - 1, idle.max(initial=-1)) and self._map_more():
-            pass
-        self._state[:top] = arrays["slots.state"]
-        self._last[:top] = arrays["slots.last"]
-        self._totals[:top] = arrays["slots.totals"]
+        self._slots.resume(arrays, wait)
         self._peers.resume(arrays)
         self._overflow.resume(arrays, "overflow.", wire.OVERFLOW_KEY, wire.TALLY)
-        live = np.flatnonzero(self._state[: self._extent])
+        live = self._slots.live
         flows = self._tables.flows.take(live)
         for name, column in self._who.items():
             column[live] = flows[name]
@@ -180,25 +118,12 @@ class Meter:
         processes = [self._owners.process(row) for row in self._process[live].tolist()]
         self._who["pid"][live] = [pid for pid, *_ in processes]
         self._who["comm"][live] = [comm for _, comm, *_ in processes]
-        self._doomed[live] = self._words[live, _IN_STATE] & _LOW == 0
-        self._extend()
-        idle = idle[self._words[idle, _IN_STATE] == 0]
-        if len(idle):
-            wait()  # one that was given back may just be claimed
-        self._returnable = idle[self._words[idle, _IN_STATE] == 0]
 
     def standing(self, now: Now) -> Usage:
         """How things were at the last tick, or at the checkpoint resumed from. It changes nothing."""
-        live = np.flatnonzero(self._state[: self._extent])
-        sockets = _Sockets.empty(len(live))
-        sockets.counters[:] = self._totals[live]
-        sockets.rates[:] = 0
-        records = self._words[live]
-        sockets.last_seen[:] = np.maximum(records[:, _IN_LAST_SEEN], records[:, _OUT_LAST_SEEN])
-        sockets.tcp[:] = records[:, _IN_TCP]
-        sockets.ended[:] = False
-        self._peers.place(*self._unconnected())
-        return self._usage(now, live, sockets)
+        reading = self._slots.standing()
+        self._peers.place(*self._unconnected(reading.live))
+        return self._usage(now, reading)
 
     def tick(self, now: Now) -> Usage:
         """Reads the kernel's tables and updates every total. Then `release()` what is no longer needed."""
@@ -206,36 +131,33 @@ class Meter:
         # Peers before slots: the kernel counts in the slot first, so no peer is ahead of its socket.
         self._peers.read()
         self.passages.move(self._tables.detours)
-        live = self._recognise()
+        reading = self._slots.read()
+        live = reading.live
+        if len(reading.changed):
+            self._same = False
+            self._peers.begin(reading.changed[reading.claimed])
+            self._identify(reading.changed, reading.claimed)
         fewer = self._owners.forget(self._unit[live], self._process[live])
         if fewer:
             self._unit[live], self._process[live] = fewer
             self._same = False
-        sockets = self._account(live, now)
-        unconnected = self._unconnected()
+        self._account(reading)
+        unconnected = self._unconnected(live)
         self._peers.place(*unconnected)
-        self._peers.account(now, self._idle_ns * _NANO, live[sockets.ended])
-        self._peers.settle_twins(*unconnected, self._totals)
+        self._peers.account(now, self._idle, live[reading.ended])
+        self._peers.settle_twins(*unconnected, self._slots.totals)
         self._account_overflow()
-        usage = self._usage(now, live, sockets)
-        self._retire(live, sockets, now)
+        usage = self._usage(now, reading)
+        self._same = not self._slots.retire(reading, now.monotonic_ns, self._idle / _NANO)
         return usage
 
     def release(self) -> None:
-        """Gives slots back that were accounted for, for good: whoever keeps checkpoints, keeps one first.
+        """Makes slots free for others that were accounted for, see Slots.release()."""
+        self._slots.release()
 
-        A mark tells a later start that they were; those between mark and stack at SIGKILL stay unused.
-        """
-        slots, self._returnable = self._returnable[::-1], self._returnable[:0]
-        for start in range(0, len(slots), _GIVEN_BACK_AT_ONCE):
-            piece = slots[start : start + _GIVEN_BACK_AT_ONCE]
-            self._words[piece, _IN_STATE] = _FREE
-            self._tables.give_back(piece.astype(np.uint32))
-
-    def _usage(self, now: Now, live: NDArray[np.intp], sockets: _Sockets) -> Usage:
-        flows = FlowRows()
-        self._peers.take_from(sockets.counters, live)
-        self._add_sockets(flows, now, live, sockets)
+    def _usage(self, now: Now, reading: Reading) -> Usage:
+        live, flows = reading.live, FlowRows()
+        self._add_sockets(flows, now, reading)
         self._peers.add_to(flows, now, self._identity)
         self._add_overflow(flows, now)
         return Usage(
@@ -248,7 +170,7 @@ class Meter:
 
     def unknown(self) -> NDArray[np.uint64]:
         """Cookies of open sockets whose process the kernel side could not tell."""
-        live = np.flatnonzero(self._state[: self._extent])
+        live = self._slots.live
         flags = self._who["flags"][live]
         unknown = wire.FLOW_OLDER | wire.FLOW_ACCEPTED
         cookies: NDArray[np.uint64] = self._who["cookie"][live[flags & unknown != 0]]
@@ -256,51 +178,19 @@ class Meter:
 
     def learn(self, processes: Mapping[int, tuple[int, bytes]]) -> None:
         """Takes in (pid, comm) of sockets by cookie; what they do from now on is accounted to those."""
-        live = np.flatnonzero(self._state[: self._extent])
-        cookies = self._who["cookie"][live]
-        for slot in live[np.isin(cookies, np.fromiter(processes, np.uint64, len(processes)))]:
-            pid, comm = processes[int(self._who["cookie"][slot])]
-            self._who["pid"][slot], self._who["comm"][slot] = pid, comm
-            uid, unit = int(self._who["uid"][slot]), int(self._unit[slot])
-            self._process[slot] = self._owners.process_rows([pid], [comm], [uid], [unit])[0]
-            self._same = False
+        live, who = self._slots.live, self._who
+        slots = live[np.isin(who["cookie"][live], np.fromiter(processes, np.uint64, len(processes)))]
+        if not len(slots):
+            return
+        who["pid"][slots], who["comm"][slots] = zip(
+            *(processes[cookie] for cookie in who["cookie"][slots].tolist()), strict=True
+        )
+        self._attribute(slots)
+        self._same = False
 
-    # -- reading -------------------------------------------------------------------------------------
+    # -- accounting ----------------------------------------------------------------------------------
 
-    def _extend(self) -> None:
-        """Maps as many slots as were ever used, and some beyond to notice the next."""
-        while self._words[self._extent :, _IN_STATE].any() and self._map_more():
-            pass
-
-    def _map_more(self) -> bool:
-        """Takes in what is mapped, and maps some more; False: that is all there is."""
-        self._extent = len(self._words)
-        if self._extent == self._tables.slots.capacity:
-            return False
-        ahead = self._extent + max(_BLOCK, self._extent // 8)
-        ahead = min(ahead, self._tables.slots.capacity)
-        self._words = as_words(self._tables.slots.front(ahead))
-        return True
-
-    def _recognise(self) -> NDArray[np.intp]:
-        """Finds out about slots that changed hands; returns the numbers of all that are in use."""
-        self._extend()
-        state = self._state[: self._extent]
-        generation = self._words[: self._extent, _IN_STATE] & _LOW
-        seen = generation | self._words[: self._extent, _OUT_STATE] & ~_LOW
-        changed = np.flatnonzero((generation != 0) & (seen != state))
-        new = (seen[changed] ^ state[changed]) & _LOW != 0
-        claimed = changed[new]
-        self._same &= not len(changed)
-        self._last[claimed] = 0
-        self._totals[claimed] = 0
-        self._peers.begin(claimed)
-        state[changed] = seen[changed]
-        if len(changed):
-            self._identify(changed, new)
-        return np.flatnonzero(state)
-
-    def _identify(self, slots: NDArray[np.intp], claimed: NDArray[np.bool_]) -> None:
+    def _identify(self, slots: Places, claimed: NDArray[np.bool_]) -> None:
         flows = self._tables.flows.take(slots)
         for name in ("pid", "comm"):  # may have been learned since
             flows[name][~claimed] = self._who[name][slots[~claimed]]
@@ -308,47 +198,24 @@ class Meter:
             column[slots] = flows[name]
         self._user[slots] = self._owners.user_rows(flows["uid"])
         self._unit[slots] = self._owners.unit_rows(flows["cgroup"])
-        columns = (
-            flows["pid"].tolist(),
-            flows["comm"].tolist(),
-            flows["uid"].tolist(),
-            self._unit[slots].tolist(),
+        self._attribute(slots)
+
+    def _attribute(self, slots: Places) -> None:
+        """Finds the processes of slots, by what is known of each."""
+        who = self._who
+        self._process[slots] = self._owners.process_rows(
+            who["pid"][slots], who["comm"][slots], who["uid"][slots], self._unit[slots]
         )
-        self._process[slots] = self._owners.process_rows(*columns)
 
-    # -- accounting ----------------------------------------------------------------------------------
+    def _account(self, reading: Reading) -> None:
+        """Adds what moved to whose it is, and to the interfaces it passed."""
+        slots, deltas = reading.moved, reading.deltas
+        self._owners.add(deltas, self._process[slots])
+        ours = pass_ours(self._who["netns"][slots], self._who["flags"][slots], self._netns)
+        self.passages.add_sockets(deltas[ours], reading.ways[ours], self._who["protocol"][slots[ours]])
 
-    def _account(self, live: NDArray[np.intp], now: Now) -> _Sockets:
-        """Adds what each slot did since the last tick; in pieces, for the sake of the CPU's caches."""
-        sockets = _Sockets.empty(len(live))
-        for start in range(0, len(live), _PIECE):
-            piece = slice(start, start + _PIECE)
-            slots = live[piece]
-            records = self._words[slots]
-            current = records[:, wire.SLOT_COUNTED]
-            deltas = unfold(current - self._last[slots])
-            self._last[slots] = current
-            totals = self._totals[slots] + deltas
-            self._totals[slots] = totals
-            busy = deltas.any(axis=1)
-            grown = deltas[busy]
-            rows = slots[busy]
-            self._owners.add(grown, self._user[rows], self._unit[rows], self._process[rows])
-            ours = pass_ours(self._who["netns"][rows], self._who["flags"][rows], self._netns)
-            ways = records[:, WAYS][busy]
-            self.passages.add_slots(grown[ours], ways[ours], self._who["protocol"][rows[ours]])
-            sockets.counters[piece] = totals
-            sockets.rates[piece] = rates_of(deltas, now.interval)
-            sockets.last_seen[piece] = np.maximum(records[:, _IN_LAST_SEEN], records[:, _OUT_LAST_SEEN])
-            sockets.tcp[piece] = records[:, _IN_TCP]
-            sockets.quiet[piece] = ~busy
-            sockets.released[piece] = records[:, _IN_STATE] >> _HALF & _RELEASED != 0
-            sockets.ended[piece] = self._doomed[slots]
-        return sockets
-
-    def _unconnected(self) -> tuple[NDArray[np.intp], NDArray[np.uint64]]:
+    def _unconnected(self, live: Places) -> tuple[Places, NDArray[np.uint64]]:
         """The slots of sockets that may have many peers, and their cookies."""
-        live = np.flatnonzero(self._state[: self._extent])
         slots = live[self._who["flags"][live] & wire.FLOW_UNCONNECTED != 0]
         return slots, self._who["cookie"][slots]
 
@@ -357,28 +224,33 @@ class Meter:
         keys = self._overflow.keys
         if len(keys):
             users, units = self._owners.user_rows(keys["uid"]), self._owners.unit_rows(keys["cgroup"])
-            self._owners.add(self._overflow.deltas, users, units)
+            self._owners.add_unknown(self._overflow.deltas, users, units)
             self.passages.add(self._overflow.deltas, keys["ifindex"], keys["ifindex"])
 
     # -- rows ----------------------------------------------------------------------------------------
 
-    def _add_sockets(self, flows: FlowRows, now: Now, live: NDArray[np.intp], sockets: _Sockets) -> None:
+    def _add_sockets(self, flows: FlowRows, now: Now, reading: Reading) -> None:
+        live = reading.live
         if not self._same:
             self._names = self._identity(live)
-            self._names["id"] = self._state[live] << _HALF | live.astype(np.uint64)
+            self._names["id"] = self._slots.identity(live)
             self._names["first_seen"] = now.wall_of(self._who["first_seen"][live])
+        counters = self._slots.totals[live]
+        self._peers.take_from(counters, live)
+        rates = np.zeros((len(live), len(RATES)))
+        rates[reading.moved_rows] = rates_of(reading.deltas, now.interval)
         flows.add(
             FlowKind.SOCKET,
-            sockets.counters,
-            sockets.rates,
+            counters,
+            rates,
             **self._names,
-            last_seen=now.wall_of(sockets.last_seen),
-            srtt_us=sockets.tcp & _LOW,
-            retransmits=sockets.tcp >> _HALF,
-            ended=sockets.ended,
+            last_seen=now.wall_of(reading.last_seen),
+            srtt_us=reading.tcp & _LOW,
+            retransmits=reading.tcp >> _HALF,
+            ended=reading.ended,
         )
 
-    def _identity(self, slots: NDArray[np.intp]) -> dict[str, NDArray[Any]]:
+    def _identity(self, slots: Places) -> dict[str, NDArray[Any]]:
         """The columns that a slot lends to its own row and to those of its peers."""
         at_home = self._who["netns"][slots] == self._netns
         columns = {name: self._who[name][slots] for name in FlowRows.SHARED}
@@ -401,25 +273,3 @@ class Meter:
             first_seen=now.wall_of(values["first_seen"]),
             last_seen=now.wall_of(values["last_seen"]),
         )
-
-    # -- giving back ---------------------------------------------------------------------------------
-
-    def _retire(self, live: NDArray[np.intp], sockets: _Sockets, now: Now) -> None:
-        """Lets go of what was cut off a tick ago, and cuts off what is closed or silent.
-
-        A slot whose generation is 0 is no longer its socket's: see the top of bpf/sockets.c.
-        """
-        done = live[sockets.ended]
-        self._same = not len(done)
-        if len(done):
-            self._state[done] = 0
-            self._doomed[done] = False
-            self._returnable = np.concatenate([self._returnable, done])
-        limit = self._idle_ns
-        if len(live) > self._tables.slots.capacity * _CROWDED:
-            limit = min(limit, _IDLE_IF_CROWDED / _NANO)
-        idle = now.monotonic_ns - sockets.last_seen.astype(np.int64) > limit
-        doomed = live[sockets.quiet & ~sockets.ended & (sockets.released | idle)]
-        self._words[doomed, _IN_STATE] = 0
-        self._words[doomed, _OUT_STATE] = 0
-        self._doomed[doomed] = True

@@ -17,9 +17,6 @@ from netmond.model import COUNTERS
 _TRANSPORT = np.isin(np.arange(256), (6, 17, 33, 132, 136))
 
 _IN, _OUT = (0, 1, 4, 5), (2, 3, 6, 7)  # of model.COUNTERS
-#: Words of struct slot: the interface of each direction, in the low half.
-WAYS = [wire.word_of(wire.SLOT, way, "ifindex") for way in ("in", "out")]
-_LOW = np.uint64(0xFFFFFFFF)
 
 _Deltas = NDArray[np.uint64]  # (n, 8)
 _Rows = NDArray[Any]  # a number for each
@@ -42,11 +39,9 @@ class Passages:
         self._add_side(deltas[:, _IN], ways_in, _IN)
         self._add_side(deltas[:, _OUT], ways_out, _OUT)
 
-    def add_slots(self, deltas: _Deltas, words: NDArray[np.uint64], protocols: _Rows) -> None:
-        """Adds what sockets did; words: WAYS of their slots."""
-        ways = words & _LOW
-        ways[~_TRANSPORT[protocols], 0] = 0
-        self.add(deltas, ways[:, 0], ways[:, 1])
+    def add_sockets(self, deltas: _Deltas, ways: _Rows, protocols: _Rows) -> None:
+        """Adds what sockets did; ways (n, 2): the interfaces that each one's packets pass, in and out."""
+        self.add(deltas, np.where(_TRANSPORT[protocols], ways[:, 0], 0), ways[:, 1])
 
     def move(self, detours: Hash) -> None:
         """Takes in what passed other interfaces than those it is added to. Read it before the slots: the

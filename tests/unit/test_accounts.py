@@ -2,12 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import pytest
 from numpy.typing import NDArray
 
-from netmond.accounts import Accounts, Earlier, Now, Tallies, as_words, rates_of, row_ids, sum_by, unfold
+from netmond import accounts
+from netmond.accounts import (
+    Accounts,
+    Earlier,
+    Now,
+    Tallies,
+    as_words,
+    distinct,
+    rates_of,
+    row_ids,
+    sum_by,
+    unfold,
+)
 from netmond.kernel import wire
 from tests.unit.fakes import SECOND, Hash, address
 
@@ -104,7 +118,7 @@ class TestAccounts:
         assert accounts.counters[:, 0].tolist() == [7, *range(997)]
 
     def test_rates_are_of_the_last_tick_only(self) -> None:
-        """begin_tick() ends what rates and `active` are taken over; totals go on."""
+        """begin_tick() ends what rates are taken over; totals go on."""
         accounts: Accounts[int] = Accounts()
         row = accounts.row(1234)
         accounts.row(4321)
@@ -114,12 +128,10 @@ class TestAccounts:
 
         assert accounts.counters[:, 0].tolist() == [12, 0]
         assert accounts.rates(2.0)[:, 0].tolist() == [2.5, 0.0]
-        assert accounts.active.tolist() == [True, False]
 
         accounts.begin_tick()
 
         assert accounts.rates(2.0).sum() == 0
-        assert not accounts.active.any()
 
     def test_counters_are_a_copy(self) -> None:
         """A snapshot does not change when counting goes on."""
@@ -250,13 +262,38 @@ def test_row_ids_rarely_collide() -> None:
     assert len(np.unique(row_ids(keys))) == len(keys)
 
 
+@pytest.mark.parametrize(
+    "mix", [row_ids, lambda keys: np.zeros(len(keys), np.uint64)], ids=["", "all the same"]
+)
+def test_distinct(
+    monkeypatch: pytest.MonkeyPatch, mix: Callable[[NDArray[Any]], NDArray[np.uint64]]
+) -> None:
+    """Each key has the number of its like, also if somebody finds keys that mix to the same."""
+    monkeypatch.setattr(accounts, "row_ids", mix)
+    keys = np.array(
+        [(7, b"a"), (7, b"b"), (9, b"a"), (7, b"a"), (7, b"b")], [("pid", "u8"), ("comm", "S16")]
+    )
+
+    first, inverse = distinct(keys)
+
+    assert sorted(first.tolist()) == [0, 1, 2]
+    assert (keys[first][inverse] == keys).all()
+
+
+def test_distinct_of_nothing() -> None:
+    """Is nothing."""
+    first, inverse = distinct(np.zeros(0, [("pid", "u8")]))
+
+    assert len(first) == len(inverse) == 0
+
+
 def test_restored_totals_go_on() -> None:
-    """Their rows are told; what is counted is added to them, and only that is in rates and activity."""
+    """Their rows are told; what is counted is added to them, and only that is in rates."""
     accounts: Accounts[str] = Accounts()
     accounts.row("here already")
     rows = accounts.restore(Earlier(["a", "b"], deltas(1009, 2**64 - 24)))
     assert rows.tolist() == [1, 2]
-    assert accounts.active.tolist() == [False, False, False]
+    assert accounts.rates(1.0).sum() == 0
     accounts.begin_tick()
     accounts.add(places(2, 0), deltas(23, 7))
 

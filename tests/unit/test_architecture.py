@@ -27,7 +27,7 @@ LEVELS = (
         "netmond.units",
         "netmond.users",
     },
-    {"netmond.balance", "netmond.passages", "netmond.peers", "netmond.topology"},
+    {"netmond.balance", "netmond.passages", "netmond.peers", "netmond.slots", "netmond.topology"},
     {
         "netmond.attribution",
         "netmond.books",

@@ -152,7 +152,7 @@ class Sockets(RuleBasedStateMachine):
     def no_slot_is_lost(self) -> None:
         """Every slot is free or somebody's."""
         held = np.count_nonzero(self.kernel.slots.array["in"]["generation"])
-        cut_off = np.count_nonzero(self.bench.meter._doomed)
+        cut_off = np.count_nonzero(self.bench.meter._slots._cut_off)
         assert self.kernel.free + held + cut_off == self.slots
 
     def teardown(self) -> None:

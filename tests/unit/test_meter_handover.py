@@ -218,7 +218,7 @@ class Handovers(Sockets):
         """Every slot is free or somebody's, or about to be free."""
         meter = self.bench.meter
         held = np.count_nonzero(self.kernel.slots.array["in"]["generation"])
-        between = np.count_nonzero(meter._doomed) + len(meter._returnable)
+        between = np.count_nonzero(meter._slots._cut_off) + len(meter._slots._returnable)
         assert self.kernel.free + held + between + self.leaked == self.slots
 
     # -- how -----------------------------------------------------------------------------------------

@@ -130,7 +130,6 @@ class TestPeers:
         server = self.server(bench, (1, 2, 3))
         bench.kernel.close(server)
         bench.tick()
-        bench.tick()
 
         flows = bench.flows()
 

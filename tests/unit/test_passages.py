@@ -7,9 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from netmond.accounts import as_words
 from netmond.kernel import wire
-from netmond.passages import WAYS, Passages, pass_ours
+from netmond.passages import Passages, pass_ours
 from tests.unit.fakes import Hash
 
 TCP, ICMP = 6, 1
@@ -21,12 +20,9 @@ def deltas(*rows: list[int]) -> NDArray[np.uint64]:
     return np.array(rows, np.uint64)
 
 
-def slots(*ways: tuple[int, int]) -> NDArray[np.uint64]:
-    """The words of slots whose packets pass these interfaces, in and out."""
-    records = np.zeros(len(ways), wire.SLOT)
-    for record, (way_in, way_out) in zip(records, ways, strict=True):
-        record["in"]["ifindex"], record["out"]["ifindex"] = way_in, way_out
-    return as_words(records)[:, WAYS]
+def ways(*pairs: tuple[int, int]) -> NDArray[np.uint64]:
+    """Interfaces of sockets, in and out."""
+    return np.array(pairs, np.uint64)
 
 
 def totals(passages: Passages) -> dict[int, list[Any]]:
@@ -36,7 +32,7 @@ def totals(passages: Passages) -> dict[int, list[Any]]:
 def test_each_direction_has_its_way() -> None:
     """What comes in by one interface and leaves by another is counted at both, once."""
     passages = Passages()
-    passages.add_slots(deltas(DELTA, DELTA), slots((2, 3), (2, 2)), np.array([TCP, TCP]))
+    passages.add_sockets(deltas(DELTA, DELTA), ways((2, 3), (2, 2)), np.array([TCP, TCP]))
 
     assert totals(passages) == {2: [6, 600, 5, 500], 3: [0, 0, 5, 500]}
 
@@ -44,7 +40,7 @@ def test_each_direction_has_its_way() -> None:
 def test_copies_of_what_is_the_kernels() -> None:
     """Echo replies that a socket received are the kernel's in the books; requests it sent are its own."""
     passages = Passages()
-    passages.add_slots(deltas(DELTA), slots((2, 2)), np.array([ICMP]))
+    passages.add_sockets(deltas(DELTA), ways((2, 2)), np.array([ICMP]))
 
     assert totals(passages) == {2: [0, 0, 5, 500]}
 
@@ -52,7 +48,7 @@ def test_copies_of_what_is_the_kernels() -> None:
 def test_no_way_yet() -> None:
     """A direction in which nothing has passed has no interface."""
     passages = Passages()
-    passages.add_slots(deltas([0, 0, 5, 500, 0, 0, 5, 500]), slots((0, 2)), np.array([TCP]))
+    passages.add_sockets(deltas([0, 0, 5, 500, 0, 0, 5, 500]), ways((0, 2)), np.array([TCP]))
 
     assert totals(passages) == {2: [0, 0, 5, 500]}
 
