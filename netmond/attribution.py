@@ -8,13 +8,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from netmond.accounts import Accounts, Earlier, Now, distinct
+from netmond.accounts import Accounts, Earlier, Key, Now, distinct
 from netmond.model import Table
 from netmond.units import GONE, unit_of
 
 _UNITS_AT_MOST, _PROCESSES_AT_MOST = 8192, 8192
 
 Rows = NDArray[np.int32]
+Columns = dict[str, NDArray[Any]]
 _Unit = tuple[str, str, str]  # unit, slice, cgroup
 _Process = tuple[int, bytes, int, int]  # pid, comm, uid, unit row
 _GONE: _Unit = (GONE, "", "")
@@ -32,6 +33,7 @@ class Attribution:
         self._processes: Accounts[_Process] = Accounts()
         self._user_of: Rows = np.zeros(0, np.int32)  # by process row, as far as they are known already
         self._unit_of: Rows = np.zeros(0, np.int32)
+        self._columns: dict[str, tuple[int, Columns]] = {}  # of tables, until there are more keys
 
     def restore(self, users: Earlier[int], units: Earlier[str], processes: Earlier[_Process]) -> None:
         """Lets totals go on from those of an earlier run.
@@ -159,39 +161,62 @@ class Attribution:
         if unit_used is None and used is None:
             return None
         self._user_of = self._unit_of = np.zeros(0, np.int32)
+        self._columns.clear()
         return units, processes
 
     def users_table(self, rows: Rows, now: Now) -> Table:
         """As in model.Snapshot; rows: one for each open socket. So the two below."""
-        return _table(self._users, rows, now, uid=np.array(self._users.keys, np.uint32))
+        return self._table("users", self._users, rows, now, lambda keys: {"uid": np.array(keys, np.uint32)})
 
     def units_table(self, rows: Rows, now: Now) -> Table:
         names = ("unit", "slice", "cgroup")
-        columns = {name: _texts(key[place] for key in self._units.keys) for place, name in enumerate(names)}
-        return _table(self._units, rows, now, **columns)
+        return self._table(
+            "units",
+            self._units,
+            rows,
+            now,
+            lambda keys: {name: _texts(key[place] for key in keys) for place, name in enumerate(names)},
+        )
 
     def processes_table(self, rows: Rows, now: Now) -> Table:
-        keys, units = self._processes.keys, self.unit_names
-        return _table(
+        units = self._units.keys
+        return self._table(
+            "processes",
             self._processes,
             rows,
             now,
-            pid=np.array([key[0] for key in keys], np.uint32),
-            comm=np.array([key[1] for key in keys], "S16"),
-            uid=np.array([key[2] for key in keys], np.uint32),
-            unit=_texts(units[key[3]] for key in keys),
-            unit_index=np.array([key[3] for key in keys], np.int32),
+            lambda keys: {
+                "pid": np.array([key[0] for key in keys], np.uint32),
+                "comm": np.array([key[1] for key in keys], "S16"),
+                "uid": np.array([key[2] for key in keys], np.uint32),
+                "unit": _texts(units[key[3]][0] for key in keys),
+                "unit_index": np.array([key[3] for key in keys], np.int32),
+            },
+        )
+
+    def _table(
+        self,
+        kind: str,
+        accounts: Accounts[Key],
+        rows: Rows,
+        now: Now,
+        columns_of: Callable[[list[Key]], Columns],
+    ) -> Table:
+        length, columns = self._columns.get(kind, (-1, {}))
+        if length != len(accounts):
+            columns = columns_of(accounts.keys)
+            self._columns[kind] = len(accounts), columns
+        flows = np.bincount(rows, minlength=len(accounts)).astype(np.uint32)
+        return Table(
+            columns={**columns, "flows": flows},
+            counters=accounts.counters,
+            rates=accounts.rates(now.interval),
         )
 
 
 def _unit(path: str) -> _Unit:
     """The key of a cgroup path, of an empty one if it could not be found."""
     return (*unit_of(path), path) if path else _GONE
-
-
-def _table(accounts: Accounts[Any], rows: NDArray[np.int32], now: Now, **columns: NDArray[Any]) -> Table:
-    columns["flows"] = np.bincount(rows, minlength=len(accounts)).astype(np.uint32)
-    return Table(columns=columns, counters=accounts.counters, rates=accounts.rates(now.interval))
 
 
 def _used_of_many(rows: Rows, length: int, at_most: int) -> NDArray[np.bool_] | None:
