@@ -13,26 +13,28 @@ from __future__ import annotations
 
 import logging
 import os
+from bisect import bisect_right
 from collections import OrderedDict
 from contextlib import suppress
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from netmond.config import OutputConfig, read_options
-from netmond.model import IN_BYTES, OUT_BYTES, Loss, Snapshot
-from netmond.outputs import caps, csvrows, files, userlog
+from netmond.model import Loss, Snapshot
+from netmond.outputs import caps, csvparts, csvrows, files, userlog
 from netmond.outputs.deltas import Deltas
 from netmond.settings import BOOLEAN, Setting, number, size, text
 
 log = logging.getLogger(__name__)
 
-#: Logs kept open at the same time, two descriptors each.
-OPEN_LOGS = 32
+#: Logs kept open at the same time, two descriptors each. With more users each log is opened for each write.
+OPEN_LOGS = 128
 
 #: Flows formatted at a time: bounds the memory of a write.
-CHUNK = 1024
+CHUNK = 2048
 
 #: Seconds between two clean-ups: rotation by age, compression, caps.
 CLEAN_UP = 3600.0
@@ -75,7 +77,7 @@ class CsvOutput:
 
     def __init__(self) -> None:
         self._deltas = Deltas()
-        self._totals: dict[int, list[int]] = {}
+        self._totals: dict[int, tuple[int, int]] = {}  # bytes in and out, by user
         self._recovered: set[int] = set()  # users whose totals include what the files say
         self._logs: OrderedDict[int, userlog.UserLog] = OrderedDict()
         self._users = -1
@@ -141,28 +143,46 @@ class CsvOutput:
 
     def _write(self, snapshot: Snapshot, rows: NDArray[np.intp], delta: NDArray[np.uint64]) -> None:
         """Write rows of flows, user by user, each user's in the order of time."""
+        if not len(rows):
+            return
         uids = snapshot.flows.columns["uid"][rows]
         order = np.lexsort((snapshot.flows.columns["last_seen"][rows], uids))
-        bounds = np.flatnonzero(np.diff(uids[order])) + 1
-        for part in np.split(order, bounds):
-            for begin in range(0, len(part), CHUNK):
-                chunk = part[begin : begin + CHUNK]
-                self._write_user(int(uids[chunk[0]]), snapshot, rows[chunk], delta[chunk])
+        rows, delta, uids = rows[order], delta[order], uids[order]
+        bounds = _bounds(uids)
+        begin = 0
+        while begin < len(bounds) - 1:
+            chunk = bounds[begin : begin + OPEN_LOGS + 1]
+            chunk = chunk[: bisect_right(chunk, chunk[0] + CHUNK)]
+            self._write_chunk(snapshot, rows, delta, uids, chunk)
+            begin += len(chunk) - 1
 
-    def _write_user(
-        self, uid: int, snapshot: Snapshot, rows: NDArray[np.intp], delta: NDArray[np.uint64]
+    def _write_chunk(
+        self,
+        snapshot: Snapshot,
+        rows: NDArray[np.intp],
+        delta: NDArray[np.uint64],
+        uids: NDArray[np.uint32],
+        bounds: list[int],
     ) -> None:
-        totals = self._totals.setdefault(uid, [0, 0])
-        user = self._log_of(uid)
-        if user is None:
-            self._lost_rows += int(np.count_nonzero(delta.reshape(-1, 2, 2).any(axis=2)))
-            totals[0] += int(delta[:, IN_BYTES].sum())
-            totals[1] += int(delta[:, OUT_BYTES].sum())
-            return
-        before = (totals[0], totals[1])
-        lines = "".join(csvrows.rows(snapshot, rows, delta, totals)).encode()
+        """Write rows of at most OPEN_LOGS users; user i has those from bounds[i] to bounds[i + 1]."""
+        chunk = slice(bounds[0], bounds[-1])
+        users = uids[bounds[:-1]].tolist()
+        logs = [self._log_of(uid) for uid in users]  # which reads the totals
+        parts = csvparts.parts(
+            snapshot, rows[chunk], delta[chunk], [bound - bounds[0] for bound in bounds],
+            [self._totals.setdefault(uid, (0, 0)) for uid in users],
+        )  # fmt: skip
+        for uid, user, part in zip(users, logs, parts, strict=True):
+            if user is None:
+                self._lost_rows += part.rows
+            else:
+                self._write_user(user, snapshot.time, part)
+            self._totals[uid] = part.totals
+
+    def _write_user(self, user: userlog.UserLog, now: float, part: csvparts.Part) -> None:
+        uid, lines = user.uid, part.lines
         try:
-            self._rotate_if_due(user, snapshot.time, len(lines), before)
+            self._rotate_if_due(user, now, len(lines), self._totals[uid])
             header = csvrows.HEADER if self._options["header"] and not user.size else b""
             begin = user.size
             error = user.append(header + lines)
@@ -171,10 +191,10 @@ class CsvOutput:
                 self._fail(uid, error, lines[whole:].count(b"\n"))
                 return
         except OSError as error:
-            self._fail(uid, error, lines.count(b"\n"))
+            self._fail(uid, error, part.rows)
             return
         if user.started is None:
-            user.started = snapshot.time
+            user.started = now
         if self._failing.pop(uid, None) and not self._failing:
             log.info("CSV files can be used again; %d rows were lost so far", self._lost_rows)
 
@@ -202,10 +222,9 @@ class CsvOutput:
         try:
             user = self._logs[uid] = userlog.UserLog(self._users, uid, self._log_name(uid))
             if uid not in self._recovered:
-                totals = self._totals.setdefault(uid, [0, 0])
-                total_in, total_out = user.totals()
-                totals[0] += total_in
-                totals[1] += total_out
+                total_in, total_out = self._totals.get(uid, (0, 0))
+                before_in, before_out = user.totals()
+                self._totals[uid] = (before_in + total_in, before_out + total_out)
                 self._recovered.add(uid)
             self._check_access(user)
         except OSError as error:
@@ -249,7 +268,7 @@ class CsvOutput:
                     f"{uid}/{problem.filename}: {problem.strerror}"
                     for problem in userlog.finish(user.directory, uid, user.name)
                 }
-                self._rotate_if_due(user, now, 0, (self._totals[uid][0], self._totals[uid][1]))
+                self._rotate_if_due(user, now, 0, self._totals[uid])
             except OSError as error:
                 self._fail(uid, error, 0)
         for problem in sorted(in_the_way - self._in_the_way):
@@ -291,3 +310,10 @@ class CsvOutput:
     def _close_logs(self) -> None:
         while self._logs:
             self._logs.popitem()[1].close()
+
+
+def _bounds(uids: NDArray[np.uint32]) -> list[int]:
+    """Where in sorted uids a user begins, or that user's next CHUNK; and where they end."""
+    changes = (np.flatnonzero(np.diff(uids)) + 1).tolist()
+    spans = pairwise([0, *changes, len(uids)])
+    return [*(place for begin, end in spans for place in range(begin, end, CHUNK)), len(uids)]

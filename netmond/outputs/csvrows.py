@@ -7,7 +7,6 @@ as in C (``\\n``, ``\\x1b``, ``\\u2028``, ``\\\\``), a byte that is not UTF-8 as
 from __future__ import annotations
 
 import re
-import socket
 from collections.abc import Iterator
 from functools import lru_cache
 from typing import NamedTuple
@@ -16,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from netmond.model import IN_BYTES, IN_PACKETS, OUT_BYTES, OUT_PACKETS, Snapshot
+from netmond.outputs.textcolumns import address
 from netmond.views import PROTOCOLS
 
 COLUMNS = (
@@ -23,9 +23,6 @@ COLUMNS = (
     "packets", "src_port", "dst_port", "protocol", "unit", "pid", "process",
 )  # fmt: skip
 HEADER = (",".join(COLUMNS) + "\n").encode()
-
-_MAPPED = bytes(10) + b"\xff\xff"
-_ANY = bytes(16)
 
 
 class Mark(NamedTuple):
@@ -73,16 +70,6 @@ def _escaped(character: str) -> str:
     if "\udc80" <= character <= "\udcff":
         return f"\\x{ord(character) - 0xDC00:02x}"
     return character.encode("unicode_escape", "surrogatepass").decode()
-
-
-@lru_cache(maxsize=4096)
-def address(packed: bytes) -> str:
-    """An address of 16 bytes as text; empty for "any"."""
-    if packed == _ANY:
-        return ""
-    if packed.startswith(_MAPPED):
-        return socket.inet_ntop(socket.AF_INET, packed[12:])
-    return socket.inet_ntop(socket.AF_INET6, packed)
 
 
 def rows(

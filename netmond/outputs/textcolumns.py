@@ -1,0 +1,177 @@
+"""Columns of numbers, times, addresses and texts as lines, without a Python object for each row.
+
+Text is held in words of 8 bytes: up to 8 characters at the end of a word count, whatever stands before
+them. So a number is its digits with leading zeros, taken four at a time from a table, and no step looks at
+a single row. `lines` lays the words of all rows into one buffer, column by column from the last to the
+first, each where it ends: what a word has too much is overwritten by the one before it.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+_WORD = 8  # bytes
+_NANO = 10**9
+_MAPPED = bytes(10) + b"\xff\xff"
+_ANY = bytes(16)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Column:
+    """Text of some rows: words (n, rows) from left to right, and how many characters of each count."""
+
+    words: NDArray[np.uint64]
+    lengths: NDArray[np.uint8]
+
+    def take(self, rows: NDArray[np.intp]) -> Column:
+        """Some of the rows, in any order, also several times."""
+        return Column(self.words.take(rows, axis=1), self.lengths.take(rows, axis=1))
+
+
+def _table(texts: Iterable[bytes], dtype: str) -> NDArray[Any]:
+    """Texts that end where the items of an array end."""
+    size = np.dtype(dtype).itemsize
+    return np.frombuffer(b"".join([text.rjust(size) for text in texts]), dtype)
+
+
+def _split(lengths: NDArray[np.intp], words: int) -> NDArray[np.uint8]:
+    """How many of so many characters (n) are in each of some words: (words, n)."""
+    before = _WORD * np.arange(words)[::-1]
+    return np.minimum(np.maximum(lengths - before[:, None], 0), _WORD).astype(np.uint8)
+
+
+_FOUR = _table((b"%04d" % number for number in range(10_000)), "u4")
+_THREE = _table((b"%03d," % number for number in range(1000)), "u4")
+_THREE_AND_POINT = _table((b"%03d." % number for number in range(1000)), "u4")
+_POWERS = np.array([10**digits for digits in range(1, 20)], np.uint64)
+_NUMBER_LENGTHS = _split(np.arange(1, 21) + 1, 3)  # of digits, less one
+_TIME_LENGTHS = np.array([[7], [8], [6]], np.uint8)
+
+_OCTETS = _table([b"%d%c" % (octet, end) for end in b".," for octet in range(256)], "<u8")
+_OCTET_LENGTHS = np.array([len(str(octet)) + 1 for octet in range(256)], np.uint8)
+_OCTET_SHIFTS = np.array([[0], [8], [16], [24]])
+
+
+def numbers(values: NDArray[Any]) -> Column:
+    """Whole numbers (rows,) from 0 on, with a comma behind each.
+
+    uint64, or Python's own in an array of objects: those are slow, but have no bounds.
+    """
+    if values.dtype == object:
+        return texts([b"%d," % value for value in values.tolist()])
+    most = int(values.max())
+    count = 1 + (most >= 10**7) + (most >= 10**15)
+    halves = np.empty((count, len(values), 2), np.uint32)
+    lengths = _NUMBER_LENGTHS[-count:].take(_POWERS.searchsorted(values, "right"), axis=1)
+    unit, table = 1000, _THREE  # the last word has three digits less: the comma
+    for word in reversed(range(count)):
+        above = values // (unit * 10_000)
+        lower = (values - above * (unit * 10_000)).view(np.int64)
+        upper = lower // unit
+        halves[word, :, 0] = _FOUR[upper]
+        halves[word, :, 1] = table[lower - upper * unit]
+        values, unit, table = above, 10_000, _FOUR
+    return Column(halves.view(np.uint64)[..., 0], lengths)
+
+
+def times(seconds: NDArray[np.float64]) -> Column:
+    """Unix times (rows,) with nine decimals, rounded as Python does, and a comma behind each."""
+    if not (seconds.min() >= _NANO and seconds.max() < 10 * _NANO):
+        return texts([b"%.9f," % value for value in seconds.tolist()])  # before 2001, after 2286
+    whole = seconds.astype(np.int64)
+    # Exact: the fraction has at most 23 bits, and 10**9 is a number of 21 bits times 2**9.
+    nanos = np.rint((seconds - whole) * _NANO).astype(np.int64)
+    thousands, tens_of_us = whole // 1000, nanos // 100_000
+    first, last = thousands // 10_000, nanos - tens_of_us * 100_000
+    upper = last // 1000
+    halves = np.empty((3, len(seconds), 2), np.uint32)
+    halves[0, :, 0] = _FOUR[first]
+    halves[0, :, 1] = _FOUR[thousands - first * 10_000]
+    halves[1, :, 0] = _THREE_AND_POINT[whole - thousands * 1000]
+    halves[1, :, 1] = _FOUR[tens_of_us]
+    halves[2, :, 0] = _FOUR[upper]
+    halves[2, :, 1] = _THREE[last - upper * 1000]
+    words = halves.view(np.uint64)[..., 0]
+    return Column(words, np.broadcast_to(_TIME_LENGTHS, words.shape))
+
+
+def addresses(packed: NDArray[np.void]) -> Column:
+    """Addresses V16 (rows,) as text, none for "any", with a comma behind each."""
+    quarters = packed.view("<u4").reshape(-1, 4).T.astype(np.int64)
+    octets = quarters[3] >> _OCTET_SHIFTS & 0xFF
+    lengths = _OCTET_LENGTHS[octets]
+    octets[3] += 256  # there the comma
+    words = _OCTETS[octets]
+    words = words[::2] >> 8 * lengths[1::2].astype(np.uint64) | words[1::2]
+    lengths = lengths[::2] + lengths[1::2]
+    other = (quarters[0] | quarters[1] | quarters[2] ^ 0xFFFF0000).nonzero()[0]
+    if not len(other):
+        return Column(words, lengths)
+    named = looked_up(packed[other].tolist(), lambda key: f"{address(key)},".encode())
+    count = len(named.words)
+    column = Column(*(np.zeros((max(2, count), len(packed)), kind) for kind in (np.uint64, np.uint8)))
+    column.words[-2:], column.lengths[-2:] = words, lengths
+    column.lengths[:, other] = 0
+    column.words[-count:, other], column.lengths[-count:, other] = named.words, named.lengths
+    return column
+
+
+@lru_cache(maxsize=4096)
+def address(packed: bytes) -> str:
+    """An address of 16 bytes as text; empty for "any"."""
+    if packed == _ANY:
+        return ""
+    if packed.startswith(_MAPPED):
+        return socket.inet_ntop(socket.AF_INET, packed[12:])
+    return socket.inet_ntop(socket.AF_INET6, packed)
+
+
+def looked_up(keys: Sequence[bytes], text: Callable[[bytes], bytes]) -> Column:
+    """What `text` makes of each key (rows,); it is asked once for each that is different."""
+    places = {key: place for place, key in enumerate(dict.fromkeys(keys))}
+    return texts(list(map(text, places))).take(
+        np.fromiter(map(places.__getitem__, keys), np.intp, len(keys))
+    )
+
+
+def texts(values: Sequence[bytes]) -> Column:
+    """Texts (rows,) of any length, as they are."""
+    lengths = np.array(list(map(len, values)), np.intp)
+    count = -(-int(lengths.max()) // _WORD)
+    words = np.frombuffer(b"".join([value.rjust(count * _WORD) for value in values]), np.uint64)
+    return Column(words.reshape(len(values), count).T, _split(lengths, count))
+
+
+def lines(first: Sequence[Column], second: Sequence[Column]) -> tuple[NDArray[np.uint8], NDArray[np.intp]]:
+    """All rows of these columns as one text, and where each of them ends in it.
+
+    Each row has at least 8 characters in the first columns, and in the second.
+    """
+    at = np.zeros(first[0].words.shape[1], np.intp)  # where the next word of each row ends
+    for column in (*first, *second):
+        for length in column.lengths:
+            at += length
+    ends = at.cumsum()
+    at[:] = ends
+    buffer = np.empty(_WORD + int(ends[-1]), np.uint8)  # in front is room for what is too much
+    # One begins at each byte.
+    words: NDArray[np.uint64] = np.ndarray(len(buffer) - _WORD + 1, np.uint64, buffer, strides=(1,))
+    _lay(second, words, at)
+    last = words[ends]
+    _lay(first, words, at)
+    words[ends] = last  # what the next row's first words have too much was laid over it
+    return buffer[_WORD:], ends
+
+
+def _lay(columns: Sequence[Column], words: NDArray[np.uint64], at: NDArray[np.intp]) -> None:
+    for column in reversed(columns):
+        for word, length in zip(column.words[::-1], column.lengths[::-1], strict=True):
+            words[at] = word
+            at -= length
