@@ -23,6 +23,10 @@ from netmond.outputs.files import Replacement, open_directory, open_file, remove
 
 BLOCK = 1 << 16
 
+#: The fastest of gzip's levels. Its default, 6, takes six times as long to make files a fifth smaller: with
+#: 100,000 active flows that is more than everything else the output does.
+_COMPRESSION = 1
+
 _TOTALS = "totals"
 _STAMP = "%Y%m%dT%H%M%SZ"
 _UID = re.compile(r"0|[1-9][0-9]{0,9}", re.ASCII)
@@ -177,7 +181,7 @@ def compress(name: str, directory: int, uid: int) -> None:
     with open(source, "rb") as plain, Replacement(f"{name}.gz", directory, uid) as fd:
         with (
             open(fd, "wb", closefd=False) as packed,
-            gzip.GzipFile("", "wb", compresslevel=6, fileobj=packed, mtime=0) as stream,
+            gzip.GzipFile("", "wb", compresslevel=_COMPRESSION, fileobj=packed, mtime=0) as stream,
         ):
             shutil.copyfileobj(plain, stream, BLOCK)
         os.fsync(fd)
