@@ -107,12 +107,11 @@ class Daemon:
     async def _tick_until_stopped(self) -> None:
         interval = self.config.daemon.interval
         due = monotonic() + interval
-        while not self._stopping.is_set():
-            try:
-                await asyncio.wait_for(self._stopping.wait(), max(0.0, due - monotonic()))
+        stopping = asyncio.create_task(self._stopping.wait())
+        while True:
+            await asyncio.wait((stopping,), timeout=max(0.0, due - monotonic()))
+            if stopping.done():
                 return
-            except TimeoutError:
-                pass
             if self._tick():
                 notify(f"WATCHDOG=1\nSTATUS={self._summary()}")
             interval = self.config.daemon.interval
