@@ -10,6 +10,7 @@ killed nothing is lost, and nothing is counted twice.
 from __future__ import annotations
 
 import fcntl
+import json
 import logging
 import os
 import subprocess
@@ -20,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from netmond import checkpoint
-from netmond.checkpoint import Arrays, Checkpoint
+from netmond.checkpoint import Arrays, Checkpoint, Encoded
 from netmond.errors import AlreadyExists, KernelError, NetmondError
 from netmond.kernel.compile import Compilation, Loaded, Unit
 from netmond.kernel.devices import devices
@@ -88,6 +89,7 @@ class Handover:
         self._own: Generation | None = None
         self._compilation: Compilation | None = None
         self._about: dict[str, Any] = {}
+        self._description = ""  # the same as JSON, see begin()
         self._fingerprint = ""
         self.reason = ""  #: why this unit leaves nothing, although others may
         self.failures = 0
@@ -154,6 +156,7 @@ class Handover:
             try:
                 if self._own is None:
                     self._save(self._root, loaded, layouts)
+                self._description = json.dumps(self._about)
                 self._write(self.left, totals, arrays, self.former)
             except NetmondError as error:
                 self.reason = f"counting ends with the daemon: {error}"
@@ -198,10 +201,11 @@ class Handover:
     def _write(
         self, moment: Mapping[str, Any], totals: Arrays, arrays: Arrays, former: list[Former]
     ) -> None:
+        generations = [*(json.dumps(each.about) for each in former), self._description]
         about = {
             "boot": self._boot,
             "moment": moment,
-            "generations": [*(each.about for each in former), self._about],
+            "generations": Encoded(f"[{', '.join(generations)}]"),
         }
         kept = {f"{_TOTALS}{name}": array for name, array in totals.items()}
         for number, each in enumerate(former):

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as numpys
 from numpy.typing import NDArray
 
-from netmond.checkpoint import FORMAT, Arrays, Checkpoint, read, write
+from netmond.checkpoint import FORMAT, Arrays, Checkpoint, Encoded, read, write
 from netmond.errors import NetmondError
 from netmond.kernel import wire
 
@@ -80,6 +80,25 @@ def test_what_was_written_is_read(
     for name, array in arrays.items():
         assert checkpoint.arrays[name].dtype == array.dtype
         assert same(checkpoint.arrays[name], array)
+
+
+def test_what_is_encoded_already(path: Path) -> None:
+    """It is written as it is, to the same file as the value would be."""
+    write(path, Checkpoint(ABOUT, ARRAYS))
+    plain = path.read_bytes()
+
+    write(path, Checkpoint({**ABOUT, "generations": Encoded(json.dumps(ABOUT["generations"]))}, ARRAYS))
+
+    assert path.read_bytes() == plain
+    assert found(path).about == ABOUT
+
+
+def test_large_and_small_arrays(path: Path) -> None:
+    """What goes through the buffer and what does not come in order."""
+    arrays = {f"{size}": np.arange(size, dtype=np.uint64) for size in (1, 9973, 0, 2, 4001, 3)}
+    write(path, Checkpoint({}, arrays))
+
+    assert all(same(found(path).arrays[name], array) for name, array in arrays.items())
 
 
 @pytest.mark.parametrize("rows", [0, 1, 23])
