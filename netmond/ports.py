@@ -19,14 +19,23 @@ _CROWDED = 7 / 8  # share of rows in use from which silent flows are given up so
 _IDLE, _IDLE_IF_CROWDED = 120.0, 10.0  # seconds
 _NANO = 1e-9
 _WORDS = wire.PORT_COUNTERS.itemsize // 8
+_WAYS, _UNITS = ("in", "out"), ("packets", "bytes")
 
 #: Names of the class columns of model.Snapshot.interfaces.
 CLASS_COLUMNS = tuple(
-    f"{direction}_{class_}_{unit}"
-    for direction in ("in", "out")
-    for class_ in wire.CLASSES
-    for unit in ("packets", "bytes")
+    f"{direction}_{class_}_{unit}" for direction in _WAYS for class_ in wire.CLASSES for unit in _UNITS
 )
+
+
+def _words_of(field: str, length: int) -> NDArray[np.intp]:
+    """The places of that many words from a field on, in each direction: (2 * length,)."""
+    starts = [wire.word_of(wire.PORT_COUNTERS, direction, field) for direction in _WAYS]
+    return np.add.outer(starts, np.arange(length)).reshape(-1)
+
+
+_OF_CLASSES = _words_of("class", len(wire.CLASSES) * len(_UNITS))  # in the order of CLASS_COLUMNS
+_OF_STACK = _words_of("stack_packets", len(_UNITS))
+_ONCE = _words_of("once", len(_UNITS))
 
 
 class Tables(Protocol):
@@ -142,33 +151,34 @@ class Ports:
 
     def table(self, now: Now) -> Table:
         """All monitored interfaces as in model.Snapshot, at a tick: rates are taken anew."""
-        table = self.current()
+        columns, counters = self._counted()
         zero = np.zeros(len(COUNTERS), np.uint64)
         before = [self._previous.get(ifindex, zero) for ifindex in self._places]
-        deltas = table.counters - np.array(before, np.uint64).reshape(table.counters.shape)
-        self._previous = dict(zip(self._places, table.counters, strict=True))
-        self._rates = dict(zip(self._places, rates_of(deltas, now.interval), strict=True))
-        return self.current()
+        deltas = counters - np.array(before, np.uint64).reshape(counters.shape)
+        rates = rates_of(deltas, now.interval)
+        self._previous = dict(zip(self._places, counters, strict=True))
+        self._rates = dict(zip(self._places, rates, strict=True))
+        return Table(columns=columns, counters=counters, rates=rates)
 
     def current(self) -> Table:
         """The same between two ticks: the counters of now, the rates of the last tick."""
-        places = list(self._places.values())
-        grown = self._grown(places).view(wire.PORT_COUNTERS).reshape(len(places))
-        counters = np.zeros((len(places), len(COUNTERS)), np.uint64)
-        columns: dict[str, NDArray[Any]] = {"ifindex": np.array(list(self._places), np.uint32)}
-        for offset, direction in ((0, "in"), (2, "out")):
-            side = grown[direction]
-            classes = side["class"]
-            counters[:, offset] = classes["packets"][:, : wire.EXCLUSIVE_CLASSES].sum(axis=1)
-            counters[:, offset + 1] = classes["bytes"][:, : wire.EXCLUSIVE_CLASSES].sum(axis=1)
-            counters[:, offset + 4] = side["stack_packets"]
-            counters[:, offset + 5] = side["stack_bytes"]
-            for number, name in enumerate(wire.CLASSES):
-                for unit in ("packets", "bytes"):
-                    columns[f"{direction}_{name}_{unit}"] = classes[unit][:, number].copy()
+        columns, counters = self._counted()
         still = np.zeros(len(RATES))
         rates = np.array([self._rates.get(ifindex, still) for ifindex in self._places])
         return Table(columns=columns, counters=counters, rates=rates.reshape(-1, len(RATES)))
+
+    def _counted(self) -> tuple[dict[str, NDArray[Any]], NDArray[np.uint64]]:
+        """Columns and counters of the table at this moment."""
+        grown = self._grown(list(self._places.values()))
+        classes = grown.T[_OF_CLASSES]
+        exclusive = classes.reshape(len(_WAYS), len(wire.CLASSES), len(_UNITS), len(grown))
+        counters = np.empty((len(grown), len(COUNTERS)), np.uint64)
+        counters[:, : len(_ONCE)] = (
+            exclusive[:, : wire.EXCLUSIVE_CLASSES].sum(axis=1).reshape(len(_ONCE), len(grown)).T
+        )
+        counters[:, len(_ONCE) :] = grown[:, _OF_STACK]
+        ifindexes = np.array(list(self._places), np.uint32)
+        return {"ifindex": ifindexes, **dict(zip(CLASS_COLUMNS, classes, strict=True))}, counters
 
     def words(self) -> dict[int, NDArray[np.uint64]]:
         """What the programs counted for each interface since it is monitored: words of PORT_COUNTERS."""
@@ -183,12 +193,8 @@ class Ports:
 
     def _host(self) -> NDArray[np.uint64]:
         """The sum of all places, whoever had them: what an interface counted stays when it goes."""
-        every = self._tables.port_counters.sums(self._extent).view(wire.PORT_COUNTERS)
-        counters = self._earlier_of_host.copy()
-        for offset, direction in ((0, "in"), (2, "out")):
-            once = every[direction]["once"]
-            for column, unit in ((offset, "packets"), (offset + 1, "bytes")):
-                counters[0, [column, column + 4]] += once[unit].sum()
+        once = self._tables.port_counters.sums(self._extent)[:, _ONCE].sum(axis=0)
+        counters: NDArray[np.uint64] = self._earlier_of_host + np.concatenate([once, once])
         return counters
 
     def _grown(self, places: list[int]) -> NDArray[np.uint64]:
