@@ -28,27 +28,21 @@ class Look:
     hooks: Mapping[int, str]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Reading:
-    """The counters of one interface in a Look."""
+_Reading = NDArray[np.int64]  # the counters of one interface in a Look: KERNEL, Queue, words
+_QUEUE = slice(len(KERNEL), len(KERNEL) + len(_NO_QUEUE))
 
-    kernel: NDArray[np.int64]
-    queue: NDArray[np.int64]
-    port: NDArray[np.int64]
 
-    @staticmethod
-    def of(look: Look, ifindex: int) -> _Reading:
-        counters = look.devices[ifindex].info.kernel
-        return _Reading(
-            np.array([counters.get(name, 0) for name in KERNEL], np.int64),
-            np.array(look.queues.get(ifindex, _NO_QUEUE), np.int64),
-            look.words[ifindex].astype(np.int64),
-        )
+def _reading(look: Look, ifindex: int) -> _Reading:
+    counters = look.devices[ifindex].info.kernel
+    kernel = [counters.get(name, 0) for name in KERNEL]
+    queue = look.queues.get(ifindex, _NO_QUEUE)
+    return np.concatenate([np.array([*kernel, *queue], np.int64), look.words[ifindex].astype(np.int64)])
 
-    def growth(self, since: _Reading) -> Growth:
-        queue = self.queue - since.queue
-        queue[0] %= _DROPS_MODULUS
-        return Growth(kernel=self.kernel - since.kernel, queue=queue, port=self.port - since.port)
+
+def _growth(since: _Reading, now: _Reading) -> Growth:
+    grown = now - since
+    grown[_QUEUE.start] %= _DROPS_MODULUS
+    return Growth(kernel=grown[: _QUEUE.start], queue=grown[_QUEUE], port=grown[_QUEUE.stop :])
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -84,7 +78,7 @@ class Books:
         evidence = {}
         nothing = np.zeros(len(COUNTERS), np.uint64)
         for index in sorted(both):
-            first, second = _Reading.of(before, index), _Reading.of(after, index)
+            first, second = _reading(before, index), _reading(after, index)
             counted = (sockets or {}).get(index, nothing)
             hook = after.hooks.get(index, "")
             base = self._bases.get(index)
@@ -94,8 +88,8 @@ class Books:
             device = after.devices[index]
             evidence[index] = Evidence(
                 since=base.since,
-                low=first.growth(first if begins else base.after),
-                high=first.growth(first) if begins else second.growth(base.before),
+                low=_growth(first if begins else base.after, first),
+                high=_growth(first if begins else base.before, first if begins else second),
                 sockets=None if sockets is None else counted - base.sockets,
                 whole=self._whole,
                 link_header=0 if device.loopback else device.link_header,
@@ -106,7 +100,9 @@ class Books:
 
 
 def _set_back(base: _Base, now: _Reading) -> bool:
-    return bool((now.kernel < base.before.kernel).any() or (now.port < base.before.port).any())
+    less = now < base.before
+    less[_QUEUE] = False  # what waits in it comes and goes
+    return bool(less.any())
 
 
 def _names_above(devices: Mapping[int, Device]) -> dict[int, tuple[str, ...]]:
