@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import resource
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -154,7 +153,7 @@ class Collector:
 
     def _links(self) -> Mapping[int, InterfaceInfo]:
         if self._traffic:
-            return dict(self._traffic.interfaces.infos)
+            return self._traffic.interfaces.infos
         return {index: device.info for index, device in devices().items()}
 
     def _ledger(self) -> list[Loss]:
@@ -162,12 +161,9 @@ class Collector:
         return [loss for ledger in ledgers for loss in ledger.losses()]
 
     def _cost(self) -> Cost:
-        usage = resource.getrusage(resource.RUSAGE_SELF)
-        with open("/proc/self/statm") as file:
+        with open("/proc/self/statm", "rb", buffering=0) as file:
             resident = int(file.read().split()[1]) * _PAGE
-        return Cost(
-            cpu_seconds=usage.ru_utime + usage.ru_stime, resident_bytes=resident, tick_seconds=self._duration
-        )
+        return Cost(cpu_seconds=time.process_time(), resident_bytes=resident, tick_seconds=self._duration)
 
 
 _NUMBERS = np.zeros(0, np.uint32)
