@@ -19,15 +19,17 @@ class Ledger:
         self._reasons = reasons
         self._counts = counts
         self._before = np.zeros(len(reasons), np.uint64)  # what other builds counted
+        self._told: tuple[Loss, ...] = ()
 
     def losses(self) -> tuple[Loss, ...]:
         """All lines, those of zero as well."""
-        return tuple(
-            Loss(name=name, count=count, meaning=meaning)
-            for (name, meaning), count in zip(
-                self._reasons, (self._counts + self._before).tolist(), strict=True
+        counts = (self._counts + self._before).tolist()
+        if counts != [loss.count for loss in self._told]:
+            self._told = tuple(
+                Loss(name=name, count=count, meaning=meaning)
+                for (name, meaning), count in zip(self._reasons, counts, strict=True)
             )
-        )
+        return self._told
 
     def checkpoint(self) -> dict[str, NDArray[Any]]:
         """To `resume` from."""

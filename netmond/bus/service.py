@@ -67,7 +67,7 @@ class Service:
         self._tasks: set[asyncio.Task[None]] = set()
         self._limits = Limits()
         self._news: deque[tuple[Network, bool]] = deque()
-        self._features = features(monitor.snapshot)
+        self._features = monitor.snapshot.features
         self.authority = authority
         self._link = Link(self, address=address, first_retry=first_retry)
         self._polkit = authority.polkit = Polkit(self._link)
@@ -99,10 +99,10 @@ class Service:
 
     def ticked(self) -> None:
         """There is a new Snapshot."""
-        now = features(self._monitor.snapshot)
+        now = self._monitor.snapshot.features
         if now != self._features:
             self._features = now
-            changed = {"Features": Variant("a(sss)", now)}
+            changed = {"Features": Variant("a(sss)", features(self._monitor.snapshot))}
             self._emit(names.ROOT_PATH, Properties, Properties.changed, names.MANAGER, changed, [])
 
     def targets_changed(self, added: Sequence[Network], removed: Sequence[Network]) -> None:

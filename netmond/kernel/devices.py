@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import struct
 from dataclasses import dataclass
-from pathlib import Path
 
 from netmond.kernel import netlink
 from netmond.model import InterfaceInfo
@@ -89,7 +89,7 @@ def _kind(name: str, flags: int, found: dict[int, bytes]) -> str:
     link = netlink.attributes(found.get(_IFLA_LINKINFO, b""))
     if _IFLA_INFO_KIND in link:
         return link[_IFLA_INFO_KIND].rstrip(b"\0").decode(errors="replace")
-    if Path("/sys/class/net", name, "device").exists():
+    if os.path.exists(f"/sys/class/net/{name}/device"):
         return "physical"
     return "virtual"
 
