@@ -95,7 +95,8 @@ class Daemon:
         changes = netlink.subscribe(netlink.RTMGRP_LINK)
         loop.add_reader(changes, self._interfaces_changed, changes)
         try:
-            self._tick()
+            if self._tick():
+                self._publish()
             notify(f"READY=1\nSTATUS={self._summary()}")
             await self._tick_until_stopped()
         finally:
@@ -114,6 +115,7 @@ class Daemon:
                 return
             if self._tick():
                 notify(f"WATCHDOG=1\nSTATUS={self._summary()}")
+                self._publish()  # last: from then on the outputs' threads want the interpreter, too
             interval = self.config.daemon.interval
             due = max(due + interval, monotonic())
 
@@ -135,7 +137,6 @@ class Daemon:
                 log.error("A tick failed: %s", error)
             return False
         self._keep()
-        self._publish()
         return True
 
     def _keep(self) -> None:
@@ -159,7 +160,8 @@ class Daemon:
         if self._search:
             self._search.close()
         await self._service.close()
-        self._collect()  # what came in since the last tick belongs into the files
+        if self._collect():  # what came in since the last tick belongs into the files
+            self._publish()
         await self.totals.save()
         await self._outputs.close()
 
