@@ -184,6 +184,8 @@ class Tallies:
 
     def update(self, keys: NDArray[Any], values: NDArray[Any]) -> None:
         """Takes in what the hash holds now, in any order; rows no longer there are forgotten."""
+        if not len(keys) and not len(self.keys):
+            return  # as on most machines all the time
         names = self._names(keys)
         known = np.fromiter((self._rows.get(name, -1) for name in names), np.int64, len(names))
         old = known >= 0
@@ -204,7 +206,9 @@ class Tallies:
     def checkpoint(self, prefix: str) -> dict[str, NDArray[Any]]:
         """The rows with what is known of each, to `resume` from; names begin with `prefix`."""
         arrays = {"keys": self.keys, "values": self.values, "last": self._last, "totals": self.totals}
-        return {prefix + name: np.delete(array, self._finished, 0) for name, array in arrays.items()}
+        if self._finished:
+            arrays = {name: np.delete(array, self._finished, 0) for name, array in arrays.items()}
+        return {prefix + name: array for name, array in arrays.items()}
 
     def resume(
         self, arrays: Mapping[str, NDArray[Any]], prefix: str, key: np.dtype[Any], value: np.dtype[Any]

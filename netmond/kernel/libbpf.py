@@ -264,7 +264,7 @@ def open_pin(path: Path) -> int:
 
 
 def _pointer(array: NDArray[np.generic] | np.generic) -> c_void_p:
-    return c_void_p(np.asarray(array).__array_interface__["data"][0])
+    return c_void_p(np.asarray(array).ctypes.data)
 
 
 def map_id(map_: int) -> int:
