@@ -61,12 +61,7 @@ _ABOUT = st.dictionaries(
 
 
 @given(about=_ABOUT, arrays=_ARRAYS)
-@settings(
-    derandomize=True,
-    database=None,
-    deadline=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
-)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_what_was_written_is_read(
     path: Path, about: dict[str, Any], arrays: dict[str, NDArray[Any]]
 ) -> None:

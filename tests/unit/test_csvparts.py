@@ -80,7 +80,7 @@ def _both(
 
 
 class TestRows:
-    @settings(max_examples=150, deadline=None)
+    @settings(max_examples=150)
     @given(st.data())
     def test_the_same_bytes(self, data: st.DataObject) -> None:
         """Of several users, with hostile names, all kinds of addresses and times, figures up to 2^64 - 1 and

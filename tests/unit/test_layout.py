@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as numpys
 from numpy.typing import NDArray
@@ -130,7 +130,6 @@ _STRUCTURES = st.recursive(
 
 
 @given(data=st.data(), dtype=_STRUCTURES)
-@settings(derandomize=True, database=None, deadline=None)
 def test_there_and_back(data: st.DataObject, dtype: np.dtype[Any]) -> None:
     """Whatever the structure: to another order of its fields with one more, and back: all is there."""
     names = data.draw(st.permutations(dtype.names or ()))

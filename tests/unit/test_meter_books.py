@@ -209,7 +209,7 @@ class ScarceSockets(Sockets):
 
 
 #: The same examples in every run; the books of 60 lives of a machine, 40 events each.
-_SETTINGS = settings(derandomize=True, database=None, deadline=None, max_examples=60, stateful_step_count=40)
+_SETTINGS = settings(max_examples=60, stateful_step_count=40)
 
 
 def test_books_close() -> None:

@@ -281,7 +281,7 @@ class ScarceHandovers(Handovers):
 
 
 #: The same examples in every run.
-_SETTINGS = settings(derandomize=True, database=None, deadline=None, max_examples=60, stateful_step_count=40)
+_SETTINGS = settings(max_examples=60, stateful_step_count=40)
 
 
 def test_books_close() -> None:
