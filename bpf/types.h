@@ -77,6 +77,7 @@ struct owner {
     u64 ticket; /* slot number in the low half, its generation in the high half */
     u32 pid;
     u32 epoch;  /* of the last vain search for a slot */
+    u64 netns;  /* cookie of its network namespace, 0: not looked for yet, or unknown */
     char comm[16];
     u8 flags;   /* FLOW_* */
     u8 unused[7];
