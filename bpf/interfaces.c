@@ -21,6 +21,7 @@
 #define CACHED_BITS 10 /* addresses remembered per CPU: 1,024 */
 #define CACHED (1 << CACHED_BITS)
 #define NO_TARGET 0xffffffffU
+#define CACHED_PORTS 64 /* interfaces remembered per CPU */
 #define GOLDEN_RATIO 0x9e3779b97f4a7c15ULL /* of 2^64: multiplying by it spreads keys, the top bits best */
 
 struct cached_target {
@@ -29,8 +30,17 @@ struct cached_target {
     u32 place; /* or NO_TARGET */
 };
 
+struct cached_port {
+    struct port port;
+    u32 ifindex;
+    u32 epoch;
+};
+
 /* Key: interface index. Value: its place and kind. User space writes it. Room for NO_PLACE, too. */
 BPF_TABLE("hash", u32, struct port, ports, 4 * PORTS);
+/* Key: CPU * CACHED_PORTS + low bits of an interface index. Value: what `ports` said of it. A look-up
+ * in an array is inlined, in a hash it is a call and two cache lines more. SETTING_EPOCH empties it. */
+BPF_TABLE("array", u32, struct cached_port, port_cache, CPUS * CACHED_PORTS);
 /* Key: CPU * PORTS + place. Value: counters of an interface. User space maps it. */
 BPF_F_TABLE("array", u32, struct port_counters, port_counters, CPUS * PORTS, BPF_F_MMAPABLE);
 /* Key: prefix. Value: place in target_counters. The most specific prefix wins. User space writes them. */
@@ -69,12 +79,34 @@ static __always_inline void lose(u32 reason)
 
 static __always_inline struct frame *new_frame(void)
 {
-    int first = 0;
+    u32 first = 0, setting = SETTING_EPOCH;
     struct frame *frame = frames.lookup(&first);
+    u64 *epoch = settings.lookup(&setting);
 
-    if (frame)
-        __builtin_memset(frame, 0, sizeof(*frame));
+    if (!frame || !epoch)
+        return NULL;
+    __builtin_memset(frame, 0, sizeof(*frame));
+    frame->epoch = *epoch;
     return frame;
+}
+
+/* NULL: nothing is known of the interface. Who is remembered first stays until the epoch changes, and a
+ * frame has one epoch: its first port does not turn into the second, though they may share a place. */
+static __always_inline struct port *find_port(u32 ifindex, u32 cpu, u32 epoch)
+{
+    u32 place = cpu * CACHED_PORTS + ifindex % CACHED_PORTS;
+    struct cached_port *cached = port_cache.lookup(&place);
+    struct port *port;
+
+    if (cached && cached->epoch == epoch && cached->ifindex == ifindex)
+        return &cached->port;
+    port = ports.lookup(&ifindex);
+    if (port && cached && cached->epoch != epoch) {
+        cached->port = *port;
+        cached->ifindex = ifindex;
+        cached->epoch = epoch;
+    }
+    return port;
 }
 
 /* Reads a frame of which the first bytes are at `data`. `type` is used where there is no link header;
@@ -224,22 +256,16 @@ static __always_inline void count_targets(struct frame *frame, u32 cpu)
     bool ipv4 = frame->class == CLASS_IPV4;
     u32 setting = ipv4 ? SETTING_TARGETS4 : SETTING_TARGETS6;
     struct target_counters *counters;
-    u64 *word = settings.lookup(&setting);
-    u32 epoch;
+    u64 *count = settings.lookup(&setting);
 
-    if (!word || !*word)
+    if (!count || !*count)
         return;
-    setting = SETTING_EPOCH;
-    word = settings.lookup(&setting);
-    if (!word)
-        return;
-    epoch = *word;
-    counters = find_target(frame->packet.destination, ipv4, cpu, epoch);
+    counters = find_target(frame->packet.destination, ipv4, cpu, frame->epoch);
     if (counters) {
         counters->in_packets += frame->wire_packets;
         counters->in_bytes += frame->ip_bytes;
     }
-    counters = find_target(frame->packet.source, ipv4, cpu, epoch);
+    counters = find_target(frame->packet.source, ipv4, cpu, frame->epoch);
     if (counters) {
         counters->out_packets += frame->wire_packets;
         counters->out_bytes += frame->ip_bytes;
@@ -329,7 +355,7 @@ static __always_inline void count_outgoing(struct __sk_buff *skb, struct port *p
                                            u32 cpu)
 {
     u32 from = skb->ingress_ifindex;
-    struct port *origin = from ? ports.lookup(&from) : NULL;
+    struct port *origin = from ? find_port(from, cpu, frame->epoch) : NULL;
     bool lowest, once;
 
     frame->part = part_of_outgoing(skb, port, frame, origin);
@@ -348,9 +374,9 @@ static __always_inline void count_outgoing(struct __sk_buff *skb, struct port *p
 }
 
 /* NULL: it has just been taken off the list, though it may be known still. */
-static __always_inline struct port *find_monitored(u32 ifindex)
+static __always_inline struct port *find_monitored(u32 ifindex, u32 cpu, u32 epoch)
 {
-    struct port *port = ports.lookup(&ifindex);
+    struct port *port = find_port(ifindex, cpu, epoch);
 
     return port && port->index < PORTS ? port : NULL;
 }
@@ -365,8 +391,8 @@ static __always_inline int count_skb(struct __sk_buff *skb, bool in)
     struct port *port;
     void *data, *end;
 
-    port = find_monitored(ifindex);
-    if (!port || !frame) {
+    port = frame ? find_monitored(ifindex, cpu, frame->epoch) : NULL;
+    if (!port || !frame) { /* no frame: for the verifier */
         lose(LOST_NO_PORT);
         return TC_NEXT;
     }
@@ -407,8 +433,8 @@ int interface_xdp(struct xdp_md *context)
     struct frame *frame = new_frame();
     struct port *port;
 
-    port = find_monitored(ifindex);
-    if (!port || !frame) {
+    port = frame ? find_monitored(ifindex, cpu, frame->epoch) : NULL;
+    if (!port || !frame) { /* no frame: for the verifier */
         lose(LOST_NO_PORT);
         return XDP_PASS_ON;
     }

@@ -21,6 +21,7 @@ struct frame {
     u32 link_header;
     u32 class;
     u32 part;
+    u32 epoch; /* SETTING_EPOCH as it came */
     bool ip; /* packet is filled in */
     bool multicast;
     bool tagged;

@@ -215,7 +215,7 @@ struct target6_key {
 
 /* One word each for user space to tell the programs. */
 enum {
-    SETTING_EPOCH,    /* sockets.c: grows when slots were given back; interfaces.c: when targets change */
+    SETTING_EPOCH,    /* sockets.c: grows when slots were given back; interfaces.c: when targets or ports do */
     SETTING_TARGETS4, /* interfaces.c: how many targets there are */
     SETTING_TARGETS6,
     SETTING_NETNS,    /* sockets.c: cookie of the network namespace whose interfaces count */

@@ -210,9 +210,11 @@ class InterfaceTables:
         fields = place, flags, role.link_header, role.master, list(role.address), 0
         port = np.array([fields], wire.PORT)
         libbpf.map_update(self.ports, np.array([ifindex], np.uint32), port)
+        self._forget()
 
     def unset_port(self, ifindex: int) -> None:
         libbpf.map_delete(self.ports, np.array([ifindex], np.uint32))
+        self._forget()
 
     def keep_ports(self, ifindexes: Collection[int]) -> None:
         """Stops counting for all other interfaces."""
@@ -239,9 +241,13 @@ class InterfaceTables:
                     libbpf.map_delete(trie, np.frombuffer(key, np.uint8))
 
     def announce_targets(self, ipv4: int, ipv6: int) -> None:
-        """Empties the programs' memory of earlier look-ups and tells them how many targets there are."""
+        """Tells the programs how many targets there are, and to look for them anew."""
         self.settings[wire.SETTING_TARGETS4] = ipv4
         self.settings[wire.SETTING_TARGETS6] = ipv6
+        self._forget()
+
+    def _forget(self) -> None:
+        """Empties the programs' memory of earlier look-ups."""
         self.settings[wire.SETTING_EPOCH] += 1
 
     def _filter(self, network: Network) -> Prefilter:

@@ -20,6 +20,7 @@ from netmond.kernel.tables import InterfaceTables
 
 _HERE = 1  # index of lo: where test runs happen
 _OTHER, _MASTER = 7001, 7002  # indexes that nobody has
+_SHARING = _HERE + 4096  # likewise; remembered at the same place as lo
 _MAC = "02:00:00:00:00:07"
 _WORDS = wire.PORT_COUNTERS.itemsize // 8
 
@@ -49,15 +50,18 @@ class Programs:
     def count(self, direction: str, frame: Any, *, origin: int = 0) -> dict[str, int]:
         """Packets by part that a frame adds, and `once` if it counts for the host."""
         before = self._row()
-        name = "interface_ingress" if direction == "in" else "interface_egress"
-        context = skb_context(ingress_ifindex=origin)
-        Run(program=self.loaded.programs[name], frame=bytes(frame), context=context).time(1)
+        self.run(direction, frame, origin)
         grown = (self._row() - before).view(wire.PORT_COUNTERS)[0][direction]
         assert grown["stack_packets"] == 1
         assert grown["part"]["packets"][: wire.EXCLUSIVE_PARTS].sum() == 1
         found = {name: int(grown["part"]["packets"][place]) for place, name in enumerate(wire.PARTS)}
         found["once"] = int(grown["once"]["packets"])
         return {name: packets for name, packets in found.items() if packets}
+
+    def run(self, direction: str, frame: Any, origin: int = 0) -> None:
+        name = "interface_ingress" if direction == "in" else "interface_egress"
+        context = skb_context(ingress_ifindex=origin)
+        Run(program=self.loaded.programs[name], frame=bytes(frame), context=context).time(1)
 
     def _row(self) -> np.ndarray[Any, np.dtype[np.uint64]]:
         row: np.ndarray[Any, np.dtype[np.uint64]] = self.tables.port_counters.sums(1)[0]
@@ -144,6 +148,31 @@ def test_from_elsewhere(programs: Programs) -> None:
     tables.set_port(_OTHER, wire.NO_PLACE, Role(link_header=14, flags=BRIDGED, master=_MASTER))
     assert programs.count("out", _UDP, origin=_OTHER) == {"forwarded": 1, "once": 1}
     tables.unset_port(_OTHER)
+
+
+def test_remembered(programs: Programs) -> None:
+    """The programs' memory of interfaces takes none for another, and forgets what changes."""
+    tables = programs.tables
+    for change in range(2):  # whatever the memory holds: each forgets everything
+        programs.here(0)
+        tables.set_port(_SHARING, 2, Role(link_header=14, flags=BRIDGED * change))
+        before = tables.port_counters.sums(3)[2].view(wire.PORT_COUNTERS)[0]["in"]["part"]["packets"]
+        for _ in range(3):
+            assert programs.count("out", _UDP, origin=_SHARING) == {"forwarded": 1}
+            assert programs.count("in", _UDP) == {"sockets": 1, "once": 1}
+        after = tables.port_counters.sums(3)[2].view(wire.PORT_COUNTERS)[0]["in"]["part"]["packets"]
+        assert (after - before).sum() == (0 if change else 3)  # what a bridge passes on is not routed
+
+    tables.unset_port(_SHARING)
+    assert programs.count("out", _UDP, origin=_SHARING) == {"forwarded": 1, "once": 1}
+    tables.unset_port(_HERE)
+    lost = tables.losses.copy()
+    programs.run("in", _UDP)
+    assert dict(zip(dict(wire.INTERFACE_LOSSES), (tables.losses - lost).tolist(), strict=True)) == {
+        "interfaces.forwarded-full": 0,
+        "interfaces.malformed": 0,
+        "interfaces.no-port": 1,
+    }
 
 
 def test_fragments(programs: Programs) -> None:
