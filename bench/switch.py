@@ -6,7 +6,7 @@ network namespace of the device. Every line of input is answered with one:
 
     off       nothing is attached, the daemon is stopped (SIGSTOP)
     empty     empty programs where the daemon counts packets, the daemon is stopped
-    programs  the daemon's programs, the daemon is stopped
+    programs  the daemon's programs, the daemon is stopped: slots that are used up do not come back
     on        the daemon's programs, the daemon runs
 """
 
