@@ -131,14 +131,17 @@ class Accounts(Generic[Key]):
     def begin_tick(self) -> None:
         self._latest[:] = 0
 
-    def add(self, rows: NDArray[np.int32], deltas: NDArray[np.uint64]) -> NDArray[np.uint64]:
-        """Adds differences (n, 8) to the rows they belong to; returns the sum of each, shape (keys, 8)."""
-        if not len(rows):
-            return np.zeros((len(self.keys), len(COUNTERS)), np.uint64)
-        sums = sum_by(rows, deltas, len(self.keys))
-        self._counters[: len(sums)] += sums
-        self._latest[: len(sums)] += sums
-        return sums
+    def add(self, rows: NDArray[np.int32], deltas: NDArray[np.uint64]) -> None:
+        """Adds differences (n, 8) to the rows they belong to."""
+        if len(rows):
+            sums = sum_by(rows, deltas, len(self.keys))
+            self._counters[: len(sums)] += sums
+            self._latest[: len(sums)] += sums
+
+    @property
+    def latest(self) -> NDArray[np.uint64]:
+        """What was added in this tick, shape (keys, 8); live."""
+        return self._latest[: len(self.keys)]
 
     @property
     def counters(self) -> NDArray[np.uint64]:
@@ -146,14 +149,14 @@ class Accounts(Generic[Key]):
         return self._counters[: len(self.keys)].copy()
 
     def rates(self, interval: float) -> NDArray[np.float64]:
-        return rates_of(self._latest[: len(self.keys)], interval)
+        return rates_of(self.latest, interval)
 
     def fold(self, into: Sequence[Key]) -> NDArray[np.int32]:
         """Renames keys, `into[row]` being the new name of a row, and merges those that become the same.
 
         Returns the new row of each old one, for whoever stored row numbers.
         """
-        old = self.counters, self._latest[: len(self.keys)].copy()
+        old = self.counters, self.latest.copy()
         self.keys, self._rows = [], {}
         rows = np.array([self.row(key) for key in into], np.int32)
         self._counters = np.zeros_like(self._counters)

@@ -124,15 +124,18 @@ class Attribution:
         self._processes.begin_tick()
 
     def add(self, deltas: NDArray[np.uint64], processes: Rows) -> None:
-        """Adds differences (n, 8) to processes, given as rows, and to the user and the unit of each."""
-        sums = self._processes.add(processes, deltas)
+        """Adds differences (n, 8) to processes, given as rows."""
+        self._processes.add(processes, deltas)
+
+    def settle(self) -> None:
+        """Adds what was added to processes in this tick to the user and the unit of each; call once."""
         new = self._processes.keys[len(self._user_of) :]
         if new:
             users, units = [self._users.row(key[2]) for key in new], [key[3] for key in new]
             self._user_of = np.concatenate([self._user_of, np.array(users, np.int32)])
             self._unit_of = np.concatenate([self._unit_of, np.array(units, np.int32)])
-        grown = np.flatnonzero(sums.any(axis=1))
-        self.add_unknown(sums[grown], self._user_of[grown], self._unit_of[grown])
+        grown = np.flatnonzero(self._processes.latest.any(axis=1))
+        self.add_unknown(self._processes.latest[grown], self._user_of[grown], self._unit_of[grown])
 
     def add_unknown(self, deltas: NDArray[np.uint64], users: Rows, units: Rows) -> None:
         """Adds differences (n, 8) to users and units; nobody knows the process."""

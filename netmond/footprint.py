@@ -17,7 +17,7 @@ _LAZY = frozenset({"numpy.random", "numpy.ma", "numpy.fft", "numpy.polynomial"})
 
 _M_MMAP_THRESHOLD, _M_ARENA_MAX = -3, -8
 #: Bytes from which a freed block goes back to the system at once, at the price of page faults for the next.
-_SMALL, _ROOMY = 128 << 10, 2 << 20
+_SMALL, _ROOMY = 128 << 10, 16 << 20
 #: Flows from which the faults of a tick (40 ms at 100,000) weigh more than the memory.
 _MANY_FLOWS = 32_768
 

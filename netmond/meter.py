@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from netmond.accounts import Hash, Now, Tallies, rates_of, row_ids
-from netmond.attribution import Attribution
+from netmond.attribution import Attribution, Rows
 from netmond.flowrows import FlowRows
 from netmond.kernel import wire
 from netmond.model import RATES, FlowKind, Table
@@ -22,7 +22,6 @@ from netmond.peers import Peers
 from netmond.slots import Places, Reading, Records, Slots
 
 _NANO = 1e-9
-_LOW, _HALF = np.uint64(0xFFFFFFFF), np.uint64(32)
 
 
 class Tables(Protocol):
@@ -72,8 +71,10 @@ class Meter:
         self._slots = Slots(tables.slots, tables.give_back)
         self._user, self._unit, self._process = (np.zeros(size, np.int32) for _ in range(3))
         self._who = {name: np.zeros(size, wire.FLOW[name]) for name in FlowRows.IDENTITY}
-        self._same = False  # the rows are those of the last tick, and so are these columns of theirs
-        self._names: dict[str, NDArray[Any]] = {}
+        self._same = False  # sockets and owners are those of the last tick, and so are the next three
+        self._rows: tuple[Rows, Rows, Rows]  # of users, units and processes, for each slot in use
+        self._unconnected: tuple[Places, NDArray[np.uint64]]  # slots that may have many peers; cookies
+        self._names: dict[str, NDArray[Any]]  # columns of the flow table
         self._owners = Attribution(paths)
         self._peers = Peers(tables.peers, size)
         self._overflow = Tallies()
@@ -122,7 +123,8 @@ class Meter:
     def standing(self, now: Now) -> Usage:
         """How things were at the last tick, or at the checkpoint resumed from. It changes nothing."""
         reading = self._slots.standing()
-        self._peers.place(*self._unconnected(reading.live))
+        self._arrange(reading, now)
+        self._peers.place(*self._unconnected)
         return self._usage(now, reading)
 
     def tick(self, now: Now) -> Usage:
@@ -137,15 +139,15 @@ class Meter:
             self._same = False
             self._peers.begin(reading.changed[reading.claimed])
             self._identify(reading.changed, reading.claimed)
-        fewer = self._owners.forget(self._unit[live], self._process[live])
-        if fewer:
-            self._unit[live], self._process[live] = fewer
-            self._same = False
+        if not self._same:
+            fewer = self._owners.forget(self._unit[live], self._process[live])
+            if fewer:
+                self._unit[live], self._process[live] = fewer
+            self._arrange(reading, now)
         self._account(reading)
-        unconnected = self._unconnected(live)
-        self._peers.place(*unconnected)
+        self._peers.place(*self._unconnected)
         self._peers.account(now, self._idle, live[reading.ended])
-        self._peers.settle_twins(*unconnected, self._slots.totals)
+        self._peers.settle_twins(*self._unconnected, self._slots.totals)
         self._account_overflow()
         usage = self._usage(now, reading)
         self._same = not self._slots.retire(reading, now.monotonic_ns, self._idle / _NANO)
@@ -156,14 +158,15 @@ class Meter:
         self._slots.release()
 
     def _usage(self, now: Now, reading: Reading) -> Usage:
-        live, flows = reading.live, FlowRows()
+        users, units, processes = self._rows
+        flows = FlowRows()
         self._add_sockets(flows, now, reading)
         self._peers.add_to(flows, now, self._identity)
         self._add_overflow(flows, now)
         return Usage(
-            users=self._owners.users_table(self._user[live], now),
-            units=self._owners.units_table(self._unit[live], now),
-            processes=self._owners.processes_table(self._process[live], now),
+            users=self._owners.users_table(users, now),
+            units=self._owners.units_table(units, now),
+            processes=self._owners.processes_table(processes, now),
             flows=flows,
             unit_names=self._owners.unit_names,
         )
@@ -207,17 +210,25 @@ class Meter:
             who["pid"][slots], who["comm"][slots], who["uid"][slots], self._unit[slots]
         )
 
+    def _arrange(self, reading: Reading, now: Now) -> None:
+        """What depends on whose the sockets are, and not on what they do."""
+        live, who = reading.live, self._who
+        self._rows = (reading.of(self._user), reading.of(self._unit), reading.of(self._process))
+        slots = live[who["flags"][live] & wire.FLOW_UNCONNECTED != 0]
+        self._unconnected = slots, who["cookie"][slots]
+        self._names = self._identity(live)
+        self._names["id"] = self._slots.identity(live)
+        self._names["first_seen"] = now.wall_of(who["first_seen"][live])
+
     def _account(self, reading: Reading) -> None:
         """Adds what moved to whose it is, and to the interfaces it passed."""
-        slots, deltas = reading.moved, reading.deltas
-        self._owners.add(deltas, self._process[slots])
-        ours = pass_ours(self._who["netns"][slots], self._who["flags"][slots], self._netns)
-        self.passages.add_sockets(deltas[ours], reading.ways[ours], self._who["protocol"][slots[ours]])
-
-    def _unconnected(self, live: Places) -> tuple[Places, NDArray[np.uint64]]:
-        """The slots of sockets that may have many peers, and their cookies."""
-        slots = live[self._who["flags"][live] & wire.FLOW_UNCONNECTED != 0]
-        return slots, self._who["cookie"][slots]
+        who = self._who
+        for moved in reading.moved:
+            self._owners.add(moved.deltas, self._process[moved.slots])
+            ours = pass_ours(who["netns"][moved.slots], who["flags"][moved.slots], self._netns)
+            protocols = who["protocol"][moved.slots[ours]]
+            self.passages.add_sockets(moved.deltas[ours], moved.ways[ours], protocols)
+        self._owners.settle()
 
     def _account_overflow(self) -> None:
         self._overflow.update(*self._tables.overflow.read())
@@ -230,23 +241,20 @@ class Meter:
     # -- rows ----------------------------------------------------------------------------------------
 
     def _add_sockets(self, flows: FlowRows, now: Now, reading: Reading) -> None:
-        live = reading.live
-        if not self._same:
-            self._names = self._identity(live)
-            self._names["id"] = self._slots.identity(live)
-            self._names["first_seen"] = now.wall_of(self._who["first_seen"][live])
-        counters = self._slots.totals[live]
-        self._peers.take_from(counters, live)
-        rates = np.zeros((len(live), len(RATES)))
-        rates[reading.moved_rows] = rates_of(reading.deltas, now.interval)
+        counters = reading.of(self._slots.totals)
+        self._peers.take_from(counters, reading.live)
+        tcp = reading.tcp.view(np.uint32)
+        rates = np.zeros((len(counters), len(RATES)))
+        for moved in reading.moved:
+            rates[reading.rows(moved.slots)] = rates_of(moved.deltas, now.interval)
         flows.add(
             FlowKind.SOCKET,
             counters,
             rates,
             **self._names,
             last_seen=now.wall_of(reading.last_seen),
-            srtt_us=reading.tcp & _LOW,
-            retransmits=reading.tcp >> _HALF,
+            srtt_us=tcp[::2],
+            retransmits=tcp[1::2],
             ended=reading.ended,
         )
 

@@ -7,7 +7,7 @@ it came to is kept somewhere.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -38,7 +38,6 @@ _RELEASED = np.uint64(wire.SLOT_RELEASED << 32)
 _FREE = np.uint64(wire.SLOT_FREE << 32)
 
 _NO_SLOTS, _NO_FLAGS = np.zeros(0, np.intp), np.zeros(0, np.bool_)
-_NO_DELTAS, _NO_WAYS = np.zeros((0, len(COUNTERS)), np.uint64), np.zeros((0, len(_WAYS)), np.uint64)
 
 Places = NDArray[np.intp]
 
@@ -53,6 +52,15 @@ class Records(Protocol):
     def take(self, places: Places) -> NDArray[Any]: ...
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Moved:
+    """Some slots (n,) that counted; what, counters (n, 8); the interfaces it passed, in and out (n, 2)."""
+
+    slots: Places
+    deltas: NDArray[np.uint64]
+    ways: NDArray[np.uint64]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Reading:
     """What one pass over the slots found.
@@ -62,8 +70,7 @@ class Reading:
     of each of them.
     changed: slots with another owner than before, of whatever kind; claimed: which of those have another
     socket.
-    moved: the m slots that counted something, which all are in use; deltas: what, counters (m, 8); ways: the
-    interfaces it passed in and out, (m, 2).
+    moved: all that counted something, piece by piece; they are in use.
     """
 
     live: Places
@@ -73,16 +80,20 @@ class Reading:
     ended: NDArray[np.bool_]
     changed: Places
     claimed: NDArray[np.bool_]
-    moved: Places
-    deltas: NDArray[np.uint64]
-    ways: NDArray[np.uint64]
+    moved: Sequence[Moved]
 
-    @property
-    def moved_rows(self) -> Places:
-        """Where among `live` those are that moved."""
-        if len(self.live) and self.live[-1] == len(self.live) - 1:  # all from the first one on
-            return self.moved
-        return np.searchsorted(self.live, self.moved)
+    def of(self, column: NDArray[Any]) -> NDArray[Any]:
+        """Of a column with a row for each slot a copy of those in use."""
+        return column[: len(self.live)].copy() if _dense(self.live) else column[self.live]
+
+    def rows(self, slots: Places) -> Places:
+        """Where among `live` these are."""
+        return slots if _dense(self.live) else np.searchsorted(self.live, slots)
+
+
+def _dense(live: Places) -> bool:
+    """Whether these are all slots from the first one on, as they are most of the time: that is faster."""
+    return not len(live) or bool(live[-1] == len(live) - 1)
 
 
 class Slots:
@@ -149,14 +160,12 @@ class Slots:
         return Reading(
             live=live,
             last_seen=np.maximum(words[:, _IN_LAST_SEEN], words[:, _OUT_LAST_SEEN]),
-            tcp=words[:, _IN_TCP],
+            tcp=words[:, _IN_TCP].copy(),
             released=no,
             ended=no,
             changed=_NO_SLOTS,
             claimed=_NO_FLAGS,
-            moved=_NO_SLOTS,
-            deltas=_NO_DELTAS,
-            ways=_NO_WAYS,
+            moved=(),
         )
 
     def read(self) -> Reading:
@@ -164,7 +173,7 @@ class Slots:
         self._extend()
         last_seen, tcp = np.empty(self._extent, np.uint64), np.empty(self._extent, np.uint64)
         released = np.empty(self._extent, np.bool_)
-        changed, claimed, moved, deltas, ways = [], [], [], [], []
+        changed, claimed, moved = [], [], []
         for start in range(0, self._extent, _PIECE):
             piece = slice(start, min(start + _PIECE, self._extent))
             words = self._words[piece].copy()  # the kernel goes on counting
@@ -177,10 +186,7 @@ class Slots:
                 claimed.append(new)
             rows = np.flatnonzero(self._differ(piece, words))
             if len(rows):
-                slots, words = rows + start, words[rows]
-                moved.append(slots)
-                deltas.append(self._add(slots, words[:, wire.SLOT_COUNTED]))
-                ways.append(words[:, _WAYS] & _LOW)
+                moved.append(self._add(rows + start, words[rows]))
         live = self.live
         return Reading(
             live=live,
@@ -190,9 +196,7 @@ class Slots:
             ended=self._cut_off[live],
             changed=np.concatenate([_NO_SLOTS, *changed]),
             claimed=np.concatenate([_NO_FLAGS, *claimed]),
-            moved=np.concatenate([_NO_SLOTS, *moved]),
-            deltas=np.concatenate([_NO_DELTAS, *deltas]),
-            ways=np.concatenate([_NO_WAYS, *ways]),
+            moved=moved,
         )
 
     def retire(self, reading: Reading, now: int, idle: float) -> bool:
@@ -264,9 +268,10 @@ class Slots:
         differ &= self._state[piece] != 0
         return differ
 
-    def _add(self, slots: Places, counted: NDArray[np.uint64]) -> NDArray[np.uint64]:
-        """Adds what slots counted beyond the last reading to their totals, and returns it, (n, 8)."""
+    def _add(self, slots: Places, words: NDArray[np.uint64]) -> Moved:
+        """Adds what slots counted beyond the last reading to their totals."""
+        counted = words[:, wire.SLOT_COUNTED]
         deltas = unfold(counted - self._last[slots])
         self._last[slots] = counted
         self.totals[slots] += deltas
-        return deltas
+        return Moved(slots, deltas, words[:, _WAYS] & _LOW)
