@@ -62,7 +62,7 @@ SEEDS = {
         "if (owner->flags & FLOW_UNCONNECTED && !in)\n        count_peer", *PEERS,
     ),
     "IPv6 forgotten in targets": seed(
-        "interfaces.c", "if (!word || !*word)", "if (!word || !*word || !ipv4)", *TARGETS6
+        "interfaces.c", "if (!count || !*count)", "if (!count || !*count || !ipv4)", *TARGETS6
     ),
     "a segment too few of each super-packet on an interface": seed(
         "interfaces.c", "segments = skb->gso_segs;", "segments = skb->gso_segs - 1;",
