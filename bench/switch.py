@@ -18,12 +18,16 @@ import re
 import signal
 import socket
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
 from bench.attach import PACKETS, Place, attach, empty_places
 from bench.loaded import empty_programs
+
+#: Seconds in which a daemon that was stopped makes up for the tick that is overdue: a running one has none.
+_PAUSE = 0.1
 
 _libbpf = ctypes.CDLL("libbpf.so.1")
 
@@ -75,6 +79,7 @@ def main(pid: int, group: Path, device: str) -> None:
             attached.close()
             os.kill(pid, signal.SIGCONT if state == "on" else signal.SIGSTOP)
             attached = attach(places[state], cgroup, ifindex)
+            time.sleep(_PAUSE)
             print(state, flush=True)
     finally:
         os.kill(pid, signal.SIGCONT)  # or it could not be ended
