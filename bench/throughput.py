@@ -14,7 +14,7 @@ Workloads (traffic.c): TCP over one and over 16 connections, UDP datagrams of 64
 its own, and short connections, opened, asked, answered and closed one after another by four clients. iperf3
 is there for those who know it.
 
-Short connections use slots up: each needs two, until two or three ticks after its end. At more than some
+Short connections use slots up: each needs two, until one or two ticks after its end. At more than some
 20,000 sockets a second the default number is not enough, and while the daemon is stopped none comes back.
 What finds no slot is counted by user and cgroup, which costs more for a packet but saves the claim. So both
 states with netmond's programs mix two ways of counting; the note says how.

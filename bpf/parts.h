@@ -1,6 +1,8 @@
 /*
  * Whose a frame is that passes an interface, see PART_* in types.h, and which of several interfaces that stand
  * on each other counts it for the machine.
+ *
+ * Compile-time setting: HIDDEN_ANSWERS, if the kernel shows the meter no answer to a new IPv6 connection.
  */
 #ifndef NETMOND_PARTS_H
 #define NETMOND_PARTS_H
