@@ -108,6 +108,13 @@ class Collector:
         self._duration = (self._clock.monotonic_ns() - now.monotonic_ns) / 1e9
         return self.snapshot
 
+    def may_fill(self, seconds: float) -> bool:
+        """Whether a table of the kernel may run full if the next tick is in so many seconds."""
+        return bool(
+            (self._sockets and self._sockets.meter.may_fill(seconds))
+            or (self._traffic and self._traffic.ports.crowded)
+        )
+
     def refresh(self) -> None:
         """Shows what just changed (targets, interfaces, features) without a tick: nothing is accounted."""
         snapshot = replace(self.snapshot, links=self._links(), features=self._features())

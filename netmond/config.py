@@ -52,6 +52,7 @@ ATTACH_MODES = ("auto", "tc", "xdp", "xdp-generic")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DaemonConfig:
     interval: float
+    idle_interval: float
     log_level: str
     state_dir: Path
     log_dir: Path
@@ -136,7 +137,11 @@ LEVEL = choice(*LOG_LEVELS, aliases={"error": "err", "critical": "crit", "warn":
 SETTINGS: tuple[Setting, ...] = (
     Setting(
         section="daemon", key="interval", kind=number(0.1, 60, "number of seconds"), default=1.0,
-        help="seconds between two readings of the counters", flags=("--interval",), metavar="SECONDS",
+        help="least seconds between two readings of the counters", flags=("--interval",), metavar="SECONDS",
+    ),
+    Setting(
+        section="daemon", key="idle_interval", kind=number(0.1, 60, "number of seconds"), default=5.0,
+        help="seconds between two readings while nobody asks, no output needs one and no table fills",
     ),
     Setting(
         section="daemon", key="log_level", kind=LEVEL, default="info",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import os
 import signal
 from collections.abc import Callable, Mapping, Sequence
@@ -51,6 +52,7 @@ class Daemon:
     _names: Names = field(default_factory=Names)
     _bus: Feature = field(default=Feature(name="bus", state=FeatureState.OFF, reason="not started yet"))
     _failed_ticks: int = 0
+    _last_tick: float = math.inf  #: monotonic; infinite before the first one
     _reloading: asyncio.Task[None] | None = None
     _stopping: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -91,12 +93,11 @@ class Daemon:
         self._outputs.start()
         # What was taken up, so that they can tell it from what came after.
         self._outputs.publish(self._collector.snapshot)
-        be_patient(self.config.daemon.interval)
+        be_patient(self._longest_pause())
         changes = netlink.subscribe(netlink.RTMGRP_LINK)
         loop.add_reader(changes, self._interfaces_changed, changes)
         try:
-            if self._tick():
-                self._publish()
+            self._tick()
             notify(f"READY=1\nSTATUS={self._summary()}")
             await self._tick_until_stopped()
         finally:
@@ -106,27 +107,32 @@ class Daemon:
             await self._close()
 
     async def _tick_until_stopped(self) -> None:
-        interval = self.config.daemon.interval
-        due = monotonic() + interval
         stopping = asyncio.create_task(self._stopping.wait())
-        while True:
-            await asyncio.wait((stopping,), timeout=max(0.0, due - monotonic()))
-            if stopping.done():
-                return
-            if self._tick():
-                notify(f"WATCHDOG=1\nSTATUS={self._summary()}")
-                self._publish()  # last: from then on the outputs' threads want the interpreter, too
-            interval = self.config.daemon.interval
-            due = max(due + interval, monotonic())
+        while not stopping.done():
+            left = self._last_tick + self._pause() - monotonic()
+            if left <= 0:
+                self._tick()
+            await asyncio.wait((stopping,), timeout=max(0.0, left))
 
-    def _tick(self) -> bool:
-        """One tick and what depends on it; False: the kernel did not answer, which is not fatal."""
+    def _pause(self) -> float:
+        """Seconds between the last tick and the next, unless somebody asks before."""
+        interval = self.config.daemon.interval
+        pause = max(interval, min(self.config.daemon.idle_interval, self._outputs.period()))
+        return interval if self._collector.may_fill(pause) else pause
+
+    def _longest_pause(self) -> float:
+        return max(self.config.daemon.interval, self.config.daemon.idle_interval)
+
+    def _tick(self) -> None:
+        """One tick and what depends on it. That the kernel does not answer is not fatal."""
+        self._last_tick = monotonic()
         if not self._collect():
-            return False
+            return
         self.totals.ticked()
         if self._search:
             self._search.ticked()
-        return True
+        notify(f"WATCHDOG=1\nSTATUS={self._summary()}")
+        self._publish()  # last: from then on the outputs' threads want the interpreter, too
 
     def _collect(self) -> bool:
         try:
@@ -200,6 +206,11 @@ class Daemon:
 
     @property
     def snapshot(self) -> Snapshot:
+        return self._collector.snapshot
+
+    def look(self) -> Snapshot:
+        if monotonic() - self._last_tick >= self.config.daemon.interval:
+            self._tick()
         return self._collector.snapshot
 
     @property
@@ -276,7 +287,7 @@ class Daemon:
         old, self.config = self.config, config
         if config.daemon.log_level != old.daemon.log_level:
             self.log_control.level = config.daemon.log_level
-        be_patient(config.daemon.interval)
+        be_patient(self._longest_pause())
         self._authority.group = config.access.group
         self._outputs.apply(config)
         if self.parts.sockets:

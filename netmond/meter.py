@@ -78,6 +78,7 @@ class Meter:
         self._owners = Attribution(paths)
         self._peers = Peers(tables.peers, size)
         self._overflow = Tallies()
+        self._claims = 0.0  # sockets that got a slot, per second of the last tick
         self.passages = Passages()
 
     def set_idle(self, seconds: float) -> None:
@@ -135,6 +136,7 @@ class Meter:
         self.passages.move(self._tables.detours)
         reading = self._slots.read()
         live = reading.live
+        self._claims = np.count_nonzero(reading.claimed) / now.interval if now.interval else 0.0
         if len(reading.changed):
             self._same = False
             self._peers.begin(reading.changed[reading.claimed])
@@ -152,6 +154,12 @@ class Meter:
         usage = self._usage(now, reading)
         self._same = not self._slots.retire(reading, now.monotonic_ns, self._idle / _NANO)
         return usage
+
+    def may_fill(self, seconds: float) -> bool:
+        """Whether a table of the kernel may run full if it is read only after so many seconds."""
+        # A slot comes back two readings after its socket was closed.
+        expected = len(self._slots.live) + 2 * seconds * self._claims
+        return expected > self._tables.slots.capacity / 2 or self._peers.crowded
 
     def release(self) -> None:
         """Makes slots free for others that were accounted for, see Slots.release()."""

@@ -45,6 +45,11 @@ class Peers:
             self._of_slots[: len(arrays[_TO_PEERS])] = arrays[_TO_PEERS]
             self._had_any = True
 
+    @property
+    def crowded(self) -> bool:
+        """Whether there are so many rows that the hash should be read often."""
+        return len(self._rows.keys) > self._table.capacity / 4
+
     def read(self) -> None:
         """Takes in what the kernel has now."""
         self._rows.update(*self._table.read())

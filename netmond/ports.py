@@ -180,6 +180,11 @@ class Ports:
         ifindexes = np.array(list(self._places), np.uint32)
         return {"ifindex": ifindexes, **dict(zip(CLASS_COLUMNS, classes, strict=True))}, counters
 
+    @property
+    def crowded(self) -> bool:
+        """Whether there are so many forwarded flows that their hash should be read often."""
+        return len(self._forwarded.keys) > self._tables.forwarded.capacity / 4
+
     def words(self) -> dict[int, NDArray[np.uint64]]:
         """What the programs counted for each interface since it is monitored: words of PORT_COUNTERS."""
         return dict(zip(self._places, self._grown(list(self._places.values())), strict=True))

@@ -102,7 +102,7 @@ class Manager(Interface):
 
     @method("Describe", gives="json:s")
     def describe(self, caller: Caller) -> str:
-        return json.dumps(query.describe(self.monitor.snapshot, self.monitor.version))
+        return json.dumps(query.describe(self.monitor.look(), self.monitor.version))
 
     @property_("Version", "s", emits="const")
     def version(self) -> str:
@@ -122,7 +122,7 @@ class Manager(Interface):
 
     @property_("Losses", "a{st}", emits="false")
     def losses(self) -> dict[str, int]:
-        return {loss.name: loss.count for loss in self.monitor.snapshot.losses}
+        return {loss.name: loss.count for loss in self.monitor.look().losses}
 
     @property_("TargetCount", "u", emits="false")
     def target_count(self) -> int:
@@ -130,11 +130,11 @@ class Manager(Interface):
 
     @property_("FlowCount", "u", emits="false")
     def flow_count(self) -> int:
-        return len(self.monitor.snapshot.flows)
+        return len(self.monitor.look().flows)
 
     @property_("UserCount", "u", emits="false")
     def user_count(self) -> int:
-        return len(self.monitor.snapshot.users)
+        return len(self.monitor.look().users)
 
 
 def features(snapshot: Snapshot) -> list[tuple[str, str, str]]:

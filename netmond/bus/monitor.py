@@ -18,6 +18,9 @@ class Monitor(Protocol):
     def snapshot(self) -> Snapshot:
         """The last one; before the first tick an empty one."""
 
+    def look(self) -> Snapshot:
+        """One that is no older than [daemon] interval; it may be taken now."""
+
     @property
     def log_level(self) -> str:
         """One of emerg, alert, crit, err, warning, notice, info, debug."""

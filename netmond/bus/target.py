@@ -76,7 +76,7 @@ class Target(Interface):
 
     def _row(self) -> Row:
         """Empty until the first tick has seen the target."""
-        return query.target_row(self.monitor.snapshot, self.address()) or {}
+        return query.target_row(self.monitor.look(), self.address()) or {}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,7 +102,7 @@ class Targets:
 
     def managed(self) -> Iterable[tuple[str, Mapping[str, Mapping[str, Any]]]]:
         """Path and properties of every target, made one by one."""
-        table = self.monitor.snapshot.targets
+        table = self.monitor.look().targets
         counters = table.counters[:, : len(_COUNTERS)]
         place = {address: row for row, address in enumerate(table.columns["address"].tolist())}
         nothing = np.zeros(len(_COUNTERS), np.uint64)

@@ -19,7 +19,7 @@ _USER_LIMIT = 10
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Viewing:
-    """Answers questions about the last Snapshot."""
+    """Answers questions about a recent Snapshot."""
 
     monitor: Monitor
     names: Names
@@ -29,26 +29,26 @@ class Viewing:
         """Rows and meta of a list that belongs to users."""
         asked, scope = await self._allowed(caller, query.parse(list_, plain_options(options)))
         viewer = caller.uid if scope == "own" else None
-        snapshot = self.monitor.snapshot
+        snapshot = self.monitor.look()
         await self.names.prefetch(snapshot.users.columns["uid"].tolist())
         answer = query.select(snapshot, asked, self.names, viewer=viewer)
         return answer.rows, query.meta(snapshot, scope, answer.total)
 
     def interfaces(self, options: Options) -> tuple[object, Row]:
         """Rows and meta of ListInterfaces, for everybody."""
-        snapshot = self.monitor.snapshot
+        snapshot = self.monitor.look()
         answer = query.select(snapshot, query.parse("interfaces", plain_options(options)), self.names)
         return answer.rows, query.meta(snapshot, "all", answer.total)
 
     def books(self, options: Options) -> tuple[object, Row]:
         """Rows and meta of ListBooks; the caller is authorised."""
-        snapshot = self.monitor.snapshot
+        snapshot = self.monitor.look()
         answer = query.books(snapshot, plain_options(options))
         return answer.rows, query.meta(snapshot, "all", answer.total)
 
     def targets(self, options: Options) -> tuple[object, Row]:
         """Rows and meta of ListTargets; the caller is authorised."""
-        snapshot = self.monitor.snapshot
+        snapshot = self.monitor.look()
         answer = query.select(snapshot, query.parse("targets", plain_options(options)), self.names)
         rows = (row | {"path": target_path(row["address"])} for row in answer.rows)
         return rows, query.meta(snapshot, "all", answer.total)
@@ -59,7 +59,7 @@ class Viewing:
         if uid != caller.uid:
             await self.authority.require(caller, Action.READ_ALL)
         await self.names.prefetch([uid])
-        return query.user_detail(self.monitor.snapshot, uid, values.get("limit", _USER_LIMIT), self.names)
+        return query.user_detail(self.monitor.look(), uid, values.get("limit", _USER_LIMIT), self.names)
 
     async def _allowed(self, caller: Caller, asked: Query) -> tuple[Query, str]:
         """The query with its user resolved, and the scope it is answered in."""

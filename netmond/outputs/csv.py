@@ -128,6 +128,10 @@ class CsvOutput:
         self._users = -1
         self._latest = None
 
+    def period(self) -> float:
+        """As often as there are rows."""
+        return float(self._options["interval"])
+
     def losses(self) -> tuple[Loss, ...]:
         """How many rows could not be written."""
         meaning = "CSV rows not written: disk full, or file or directory not usable; totals are right"

@@ -26,6 +26,7 @@ Everything comes from comparing a snapshot with the one before.
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Mapping
 
 from netmond import __version__
@@ -95,6 +96,10 @@ class JournalOutput:
             self._summed = self._begin_summaries(snapshot)
         if self._period and not self._summed <= snapshot.time < self._summed + self._period:
             self._summarise(snapshot)
+
+    def period(self) -> float:
+        """As often as there are summaries: what changes may be told a little later."""
+        return self._period or math.inf
 
     def close(self) -> None:
         """What was held back, a last summary, and that nothing more comes."""

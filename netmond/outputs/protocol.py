@@ -50,8 +50,8 @@ BUILT_IN: Mapping[str, str] = {
 class Output(Protocol):
     """What every output has.
 
-    Optional beside it: `Lossy`, `Limited`, and a class attribute ``options: Sequence[Setting]``, with which
-    its keys are checked before it starts (`check`): bad values refused, unknown keys warned of.
+    Optional beside it: `Lossy`, `Limited`, `Periodic`, and a class attribute ``options: Sequence[Setting]``,
+    with which its keys are checked before it starts (`check`): bad values refused, unknown keys warned of.
     """
 
     name: str
@@ -72,6 +72,14 @@ class Lossy(Protocol):
 
     def losses(self) -> Sequence[Loss]:
         """Counts since the object was made, named ``output.<name>.<what>``."""
+
+
+@runtime_checkable
+class Periodic(Protocol):
+    """An output that does not need every snapshot says how often it does; all others get them more often."""
+
+    def period(self) -> float:
+        """Seconds between two snapshots as configured; asked after `init` and each `write`."""
 
 
 @runtime_checkable

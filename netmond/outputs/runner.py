@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import threading
 import time
 from collections import deque
@@ -65,6 +66,7 @@ class Worker:
         self._own_losses: tuple[Loss, ...] = ()
         self._problem = ""
         self._limitation = ""
+        self._period = math.inf
         # A hung output must not keep the process alive, hence daemon.
         self._thread = threading.Thread(target=self._work, name=f"output-{name}", daemon=True)
 
@@ -72,6 +74,7 @@ class Worker:
         """Start the output, start it again with another configuration, or close it for now (None)."""
         with self._changed:
             self.config = config
+            self._period = math.inf if config is None else 0.0  # until it is open and says so
             self._order = _Order(config)
             if config is None:
                 self._discard()
@@ -127,6 +130,11 @@ class Worker:
             *self._own_losses,
         )
 
+    @property
+    def period(self) -> float:
+        """Seconds between two snapshots that the output needs; infinite if it needs none now."""
+        return self._period
+
     def feature(self) -> Feature:
         """Whether the output works."""
         name = f"output.{self.name}"
@@ -173,6 +181,7 @@ class Worker:
                     continue
                 problem = self._attempt(self._output.init, config)
             is_open = not problem
+            self._period = self._asked_for() if is_open else math.inf
             self._report(problem, task=task)
             if problem:
                 self._attempt(self._output.close)
@@ -196,6 +205,10 @@ class Worker:
             snapshot = self._snapshots.popleft()
             carried, self._carried = self._carried, []
         return carry.add(snapshot, carried)
+
+    def _asked_for(self) -> float:
+        """How often the open output needs a snapshot; what does not say gets all there can be."""
+        return float(self._output.period()) if isinstance(self._output, protocol.Periodic) else 0.0
 
     def _attempt(self, call: Callable[..., None], *arguments: object) -> str:
         """Call the output; what went wrong, or nothing."""
@@ -276,6 +289,10 @@ class Runner:
         """Hand a snapshot to every output. Never blocks."""
         for worker in self._workers.values():
             worker.publish(snapshot)
+
+    def period(self) -> float:
+        """Seconds between two snapshots that the outputs need; infinite if none needs any."""
+        return min((worker.period for worker in self._workers.values()), default=math.inf)
 
     def losses(self) -> tuple[Loss, ...]:
         """The outputs' lines of the loss ledger."""

@@ -292,6 +292,9 @@ class FakeMonitor:
         self.held = 0  #: calls that wait at the gate
         self._targets: dict[Network, float] = {}
 
+    def look(self) -> Snapshot:
+        return self.snapshot
+
     def have(self, address: str) -> None:
         """There is a target, without anybody having been told."""
         self._targets[ip_network(address)] = 1700.5

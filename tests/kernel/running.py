@@ -76,6 +76,7 @@ class Netmond:
         self.config = self.directory / "netmond.toml"
         self._settings: dict[str, Any] = {
             "daemon.interval": 0.1,
+            "daemon.idle_interval": 0.1,
             "access.group": "",
             "interfaces.monitor": list(interfaces),
             "meter.cgroup": cgroup.path if cgroup else "",

@@ -8,6 +8,7 @@ import re
 import signal
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -228,6 +229,37 @@ def test_interface_vanishes_and_returns(scene: Scene, mode: str) -> None:
         scene.machine.link(scene.near, scene.far)
         eventually(lambda: device in monitored(netmond), "it is back")
         eventually(lambda: netmond.feature("interfaces") == ("on", ""), "all is well")
+
+
+def test_figures_are_fresh_when_somebody_asks(scene: Scene) -> None:
+    """With minutes between two readings, what is asked for is no older than [daemon] interval."""
+    netmond = scene.netmond(config={"daemon.idle_interval": 60, "output.csv.interval": 3600})
+    server, user = scene.server(), scene.user()
+    port = server.do("echo_server", local=["10.23.1.2", 0])
+    user.do("udp", name="a", peer=["10.23.1.2", port])
+    user.do("exchange", name="a", count=23, size=101)
+
+    def packets() -> list[int]:
+        return [row["out_packets"] for row in netmond.peek("Users") if row["uid"] == USER]
+
+    eventually(lambda: packets() == [23], "the 23 datagrams are there")
+
+
+def test_an_output_is_fed_in_time(scene: Scene) -> None:
+    """Rows that are due each second are written each second, though nobody asks for minutes."""
+    netmond = scene.netmond(config={"daemon.idle_interval": 60, "output.csv.interval": 1})
+    server, user = scene.server(), scene.user()
+    port = server.do("echo_server", local=["10.23.1.2", 0])
+    user.do("udp", name="a", peer=["10.23.1.2", port])
+
+    def has_sent(total: int) -> bool:
+        """The running total in the last row."""
+        lines = "".join(file.read_text() for file in netmond.logs.glob(f"users/{USER}/*.log")).splitlines()
+        return bool(lines) and lines[-1].split(",")[6] == str(total)
+
+    for number in range(1, 4):
+        user.do("exchange", name="a", count=1, size=101)
+        eventually(partial(has_sent, 129 * number), "its row is there")
 
 
 def test_interface_that_appears_counts_from_its_first_packet(scene: Scene) -> None:

@@ -323,6 +323,27 @@ class TestEnd:
 
         assert bench.flows().columns["ended"].tolist() == [True] * 3 + [False] + [True] * 4
 
+    def test_slots_that_may_run_full_before_they_are_read_again(self) -> None:
+        """With as many new sockets as in the last tick, each of which has its slot for two."""
+        bench = Bench(slots=100)
+        for _ in range(10):
+            bench.kernel.send(bench.kernel.open())
+        bench.tick(2.0)
+
+        assert not bench.meter.may_fill(4.0)
+        assert bench.meter.may_fill(4.2)
+        bench.tick(2.0)
+        assert not bench.meter.may_fill(3600.0)
+
+    def test_slots_of_which_most_are_in_use(self) -> None:
+        bench = Bench(slots=8)
+        for _ in range(5):
+            bench.kernel.send(bench.kernel.open())
+        bench.tick()
+        bench.tick()
+
+        assert bench.meter.may_fill(0.0)
+
     def test_silent_sockets_may_stay_when_there_is_room(self) -> None:
         """Seven of eight is not yet scarce."""
         bench = Bench(slots=8)

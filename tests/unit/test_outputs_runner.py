@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -110,6 +111,9 @@ class Fake:
     def limitation(self) -> str:
         return self.missing
 
+    def period(self) -> float:
+        return 23.0
+
     def _note(self, call: Any) -> None:
         self.calls.append(call)
         self.seen.release()
@@ -119,6 +123,22 @@ class Fake:
         for _ in range(calls):
             assert self.seen.acquire(timeout=DEADLINE)
         return self.calls
+
+
+class Talkative:
+    """An output with the three members that every one has."""
+
+    name = "talkative"
+
+    def __init__(self) -> None:
+        self.written = threading.Event()
+
+    def init(self, config: OutputConfig) -> None: ...
+
+    def write(self, snapshot: Snapshot) -> None:
+        self.written.set()
+
+    def close(self) -> None: ...
 
 
 CONFIG = defaults().output("fake")
@@ -156,6 +176,29 @@ class TestWorker:
             "output.fake.dropped": 0, "output.fake.ended-flows": 0, "output.fake.errors": 0,
             "output.fake.own": 23,
         }  # fmt: skip
+
+    def test_how_often_it_needs_a_snapshot(self, worker: Worker, fake: Fake) -> None:
+        """As often as it says while it is open, else never."""
+        assert worker.period == math.inf
+        worker.configure(CONFIG)
+        worker.publish(snapshot(1))
+        fake.wait(2)
+        assert worker.period == 23.0
+
+        worker.configure(None)
+        assert worker.period == math.inf
+
+    def test_one_that_does_not_say_how_often_gets_all(self, fake: Fake) -> None:
+        """Third parties' outputs may count on each reading there is."""
+        talkative = Talkative()
+        worker = Worker("talkative", talkative)
+        worker.configure(CONFIG)
+        worker.publish(snapshot(1))
+        assert talkative.written.wait(DEADLINE)
+
+        assert worker.period == 0.0
+        worker.stop()
+        assert worker.join(DEADLINE)
 
     def test_slow_output_loses_snapshots_but_no_ended_flow(self, worker: Worker, fake: Fake) -> None:
         """Of what waits the oldest go, counted; flows that ended in them come with the next one."""

@@ -317,6 +317,17 @@ def test_forwarded_flows_of_a_crowded_table_leave_sooner() -> None:
     assert bench.forwarded(113.5).columns["ended"].tolist() == [True] * 4 + [False] * 4
 
 
+def test_forwarded_flows_that_should_be_read_often() -> None:
+    """From a quarter of the rows on."""
+    bench = Bench(forwarded=8)
+    for port in range(3):
+        assert not bench.ports.crowded
+        bench.forward(port=port, at=100.0)
+        bench.forwarded(101.0)
+
+    assert bench.ports.crowded
+
+
 def test_the_last_packet_of_a_forwarded_flow() -> None:
     """A packet between reading the table and taking the row out is in the last figures, rates included."""
     bench = Bench()
