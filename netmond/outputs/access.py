@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import os
+from functools import lru_cache
 
 import posix1e
 
@@ -17,7 +18,7 @@ def set_access(fd: int, mode: int, reader: int | None = None) -> None:
     Nobody else's entry stays. Root needs none. Where the file system has no access control lists, the mode
     is all there is (`is_open_to` tells). OSError if it is not ours.
     """
-    owner, group, others = (_letters(mode >> shift) for shift in (6, 3, 0))
+    owner, group, others = (_letters(mode >> shift & 7) for shift in (6, 3, 0))
     user, mask = (f"u:{reader}:{group},", f"m::{group},") if reader else ("", "")
     wanted = posix1e.ACL(text=f"u::{owner},{user}g::{group},{mask}o::{others}")
     try:
@@ -42,5 +43,6 @@ def is_open_to(fd: int, reader: int) -> bool:
     return any(entry.tag_type == posix1e.ACL_USER and entry.qualifier == reader for entry in entries)
 
 
+@lru_cache(maxsize=8)
 def _letters(bits: int) -> str:
     return "".join(letter if bits & bit else "-" for letter, bit in (("r", 4), ("w", 2), ("x", 1)))

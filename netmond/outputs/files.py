@@ -47,12 +47,16 @@ def open_log_directory(path: str) -> int:
         return fd
 
 
-def open_directory(name: str, parent: int, mode: int = DIRECTORY_MODE, *, reader: int | None = None) -> int:
-    """Open a directory of ours, making it if it is not there."""
+def open_directory(
+    name: str, parent: int, mode: int = DIRECTORY_MODE, *, reader: int | None = None, make: bool = True
+) -> int:
+    """Open a directory of ours, unless told otherwise making it if it is not there."""
     flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW
     try:
         fd = os.open(name, flags, dir_fd=parent)
     except FileNotFoundError:
+        if not make:
+            raise
         os.mkdir(name, 0o700, dir_fd=parent)
         fd = os.open(name, flags, dir_fd=parent)
     try:

@@ -1,51 +1,37 @@
-"""One user's log in ``users/<uid>``: appended to, put aside, compressed; and the running totals it tells.
+"""One user's log in ``users/<uid>``: appended to and put aside; and the running totals it tells.
 
 In a user's directory: the log itself, ``<log>-<UTC time>`` when rotated and ``<log>-<UTC time>.gz`` when
 compressed, ``*.tmp`` while something is made, and ``totals``, the running totals at the last rotation.
 The user may read all but the unfinished (`files`). Functions raise OSError.
+
+After SIGKILL all that was appended is there; at most one line is torn, and cut when the log is opened. After
+a loss of power the same is true of what the kernel had written to the disk, which it does after half a
+minute (vm.dirty_expire_centisecs). Nothing waits for the disk, but that a rotated file is there compressed
+before the plain one is deleted.
 """
 
 from __future__ import annotations
 
-import gzip
 import os
 import re
-import shutil
 import zlib
 from contextlib import suppress
-from dataclasses import dataclass
-from datetime import UTC, datetime
 
-from netmond.model import NOBODY_UID
-from netmond.outputs import csvrows
+from netmond.outputs import csvrows, rotated
 from netmond.outputs.access import is_open_to
-from netmond.outputs.files import Replacement, open_directory, open_file, remove
+from netmond.outputs.files import Replacement, open_directory, open_file
 
 BLOCK = 1 << 16
 
-#: The fastest of gzip's levels. Its default, 6, takes six times as long to make files a fifth smaller: with
-#: 100,000 active flows that is more than everything else the output does.
-_COMPRESSION = 1
+#: zlib's window bits for the format of gzip.
+GZIP = 31
 
 _TOTALS = "totals"
-_STAMP = "%Y%m%dT%H%M%SZ"
-_UID = re.compile(r"0|[1-9][0-9]{0,9}", re.ASCII)
-_ROTATED = re.compile(r"(?P<log>.+)-(?P<stamp>[0-9]{8}T[0-9]{6}Z)(?P<gz>\.gz)?", re.ASCII)
 
 
-def uids(users: int) -> list[int]:
-    """The users that have a directory."""
-    return sorted(int(name) for name in os.listdir(users) if _UID.fullmatch(name) and int(name) < NOBODY_UID)
-
-
-@dataclass(frozen=True, slots=True, order=True)
-class Rotated:
-    """A rotated file; the order is by age, oldest first."""
-
-    stamp: str
-    uid: int
-    name: str
-    size: int
+def log_name(nic: str, uid: int) -> str:
+    """The name of the log in the user's directory."""
+    return f"traffic_user_{nic}_{uid}.log"
 
 
 class UserLog:
@@ -54,6 +40,7 @@ class UserLog:
     def __init__(self, users: int, uid: int, name: str) -> None:
         self.uid = uid
         self.name = name
+        self._newest: str | None = None  # the stamp of the newest rotated file, once that was looked for
         self.directory = open_directory(str(uid), users, reader=uid)
         try:
             self._open()
@@ -97,11 +84,11 @@ class UserLog:
         """Whether this still is the file at its path: nobody removed or replaced it or its directory."""
         try:
             there = os.stat(f"{self.uid}/{self.name}", dir_fd=users, follow_symlinks=False)
+            return os.path.samestat(there, os.fstat(self._fd))
         except OSError:
             return False
-        return os.path.samestat(there, os.fstat(self._fd))
 
-    def append(self, lines: bytes) -> OSError | None:
+    def append(self, lines: bytes | memoryview) -> OSError | None:
         """Write whole lines. On failure the file ends with a whole line, `size` tells with which."""
         before = self.size
         done = 0
@@ -110,14 +97,14 @@ class UserLog:
                 done += os.write(self._fd, memoryview(lines)[done:])
         except OSError as error:
             with suppress(OSError):  # then the line is cut when the file is opened again
-                os.ftruncate(self._fd, before + lines.rfind(b"\n", 0, done) + 1)
+                os.ftruncate(self._fd, before + bytes(lines[:done]).rfind(b"\n") + 1)
             return error
         return None
 
     def totals(self) -> tuple[int, int]:
         """The running totals (in, out) as the files tell them: they only grow, so the greatest counts."""
         mark = self._mark_of_log()
-        files = rotated(self.directory, self.uid, self.name)
+        files = [] if mark else rotated.of_log(self.directory, self.uid, self.name)
         while mark is None and files:
             mark = _mark_of_rotated(files.pop().name, self.directory, self.uid)
         total_in, total_out = _read_totals(self.directory, self.uid)
@@ -142,20 +129,17 @@ class UserLog:
             os.write(fd, b"%d %d\n" % (total_in, total_out))
 
     def rotate(self, now: float, totals: tuple[int, int]) -> None:
-        """Put the file aside under a name with the time, compressed if possible, and begin a new one."""
+        """Put the file aside under a name with the time, and begin a new one."""
         self.save_totals(*totals)
-        stamp = datetime.fromtimestamp(int(now), UTC).strftime(_STAMP)
-        files = rotated(self.directory, self.uid, self.name)
-        if files and files[-1].stamp >= stamp:  # the clock went back, or twice within a second
-            newest = datetime.strptime(files[-1].stamp, _STAMP).replace(tzinfo=UTC).timestamp()
-            stamp = datetime.fromtimestamp(newest + 1, UTC).strftime(_STAMP)
-        aside = f"{self.name}-{stamp}"
+        if self._newest is None:
+            files = rotated.of_log(self.directory, self.uid, self.name)
+            self._newest = files[-1].stamp if files else ""
+        self._newest = rotated.stamp_after(self._newest, now)
+        aside = f"{self.name}-{self._newest}"
         os.rename(self.name, aside, src_dir_fd=self.directory, dst_dir_fd=self.directory)
         os.close(self._fd)
         self._fd = -1
         self._open()
-        with suppress(OSError):  # a full disk: the next clean-up tries again
-            compress(aside, self.directory, self.uid)
 
     def close(self) -> None:
         for fd in (self._fd, self.directory):
@@ -163,65 +147,15 @@ class UserLog:
                 os.close(fd)
 
 
-def rotated(directory: int, uid: int, log: str) -> list[Rotated]:
-    """The rotated files of one log, oldest first; one that exists both plain and compressed twice."""
-    found = []
-    for name in os.listdir(directory):
-        match = _ROTATED.fullmatch(name)
-        if match and match["log"] == log:
-            with suppress(FileNotFoundError):
-                info = os.stat(name, dir_fd=directory, follow_symlinks=False)
-                found.append(Rotated(match["stamp"], uid, name, info.st_size))
-    return sorted(found)
-
-
-def compress(name: str, directory: int, uid: int) -> None:
-    """Replace a rotated file by its compressed form; at every moment one of them is there, whole."""
-    source = open_file(name, directory, os.O_RDONLY, uid)
-    with open(source, "rb") as plain, Replacement(f"{name}.gz", directory, uid) as fd:
-        with (
-            open(fd, "wb", closefd=False) as packed,
-            gzip.GzipFile("", "wb", compresslevel=_COMPRESSION, fileobj=packed, mtime=0) as stream,
-        ):
-            shutil.copyfileobj(plain, stream, BLOCK)
-        os.fsync(fd)
-    remove(name, directory)
-
-
-def finish(directory: int, uid: int, log: str) -> list[OSError]:
-    """Bring a directory in order; what stands in the way is left alone and returned.
-
-    Half-made files go, files a full disk left uncompressed are compressed, all logs get their access.
-    """
-    logs = {file.name for file in rotated(directory, uid, log)}
-    problems = []
-    for name in sorted(os.listdir(directory)):
-        try:
-            if name.endswith(".tmp"):
-                os.unlink(name, dir_fd=directory)
-            elif name in logs and f"{name}.gz" in logs:
-                remove(name, directory)
-            elif name in logs and not name.endswith(".gz"):
-                compress(name, directory, uid)
-            elif name.endswith(".log") or _ROTATED.fullmatch(name):
-                os.close(open_file(name, directory, os.O_RDONLY, uid))
-        except OSError as error:
-            error.filename = name
-            problems.append(error)
-    return problems
-
-
 def _mark_of_rotated(name: str, directory: int, uid: int) -> csvrows.Mark | None:
     """The last row of a rotated file, of a damaged one the last that can be read."""
     found, rest = None, b""
-    try:
-        with open(open_file(name, directory, os.O_RDONLY, uid), "rb") as file:
-            stream = gzip.GzipFile(fileobj=file) if name.endswith(".gz") else file
-            while block := stream.read(BLOCK):
-                whole, newline, rest = (rest + block).rpartition(b"\n")
-                found = csvrows.last_mark(whole + newline) or found
-    except (OSError, EOFError, zlib.error):
-        pass
+    stream = zlib.decompressobj(wbits=GZIP) if name.endswith(".gz") else None
+    with suppress(OSError, zlib.error), open(open_file(name, directory, os.O_RDONLY, uid), "rb") as file:
+        while block := file.read(BLOCK):
+            text = stream.decompress(block) if stream else block
+            whole, newline, rest = (rest + text).rpartition(b"\n")
+            found = csvrows.last_mark(whole + newline) or found
     return found
 
 
@@ -232,19 +166,3 @@ def _read_totals(directory: int, uid: int) -> tuple[int, int]:
     except OSError:
         return 0, 0
     return (int(match[1]), int(match[2])) if match else (0, 0)
-
-
-def usage(users: int, uid: int) -> tuple[int, list[Rotated]]:
-    """Bytes in one user's directory, and every rotated file in it, of whatever log, oldest first."""
-    used, found = 0, []
-    directory = open_directory(str(uid), users, reader=uid)
-    try:
-        for name in os.listdir(directory):
-            with suppress(FileNotFoundError):
-                size = os.stat(name, dir_fd=directory, follow_symlinks=False).st_size
-                used += size
-                if match := _ROTATED.fullmatch(name):
-                    found.append(Rotated(match["stamp"], uid, name, size))
-    finally:
-        os.close(directory)
-    return used, sorted(found)
