@@ -24,6 +24,7 @@ class Programs:
     descriptors: dict[str, int]
     sockets: SocketTables
     interfaces: InterfaceTables
+    socket_maps: Mapping[str, int]
     maps: dict[str, int]  # of our own C files
 
 
@@ -86,5 +87,6 @@ def load() -> Programs:
         descriptors={name: each for unit in loaded for name, each in unit.programs.items()},
         sockets=SocketTables.open(meter.maps, slots=SLOTS, peers=PEERS),
         interfaces=InterfaceTables.open(traffic.maps, targets=TARGETS, forwarded=FORWARDED),
+        socket_maps=meter.maps,
         maps=dict(vary.maps),
     )

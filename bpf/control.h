@@ -9,7 +9,9 @@
 
 #include "peek.h"
 
+#define SOCK_DGRAM 2 /* include/linux/net.h */
 #define SOCK_RAW 3
+#define TCP_LISTEN 10 /* include/net/tcp_states.h */
 
 /* Processes have their sockets open as files. */
 static __always_inline bool is_control(struct bpf_sock *sk)

@@ -8,6 +8,7 @@
 #ifndef NETMOND_MEASURE_H
 #define NETMOND_MEASURE_H
 
+#include "clock.h"
 #include "parse.h"
 #include "peek.h"
 
@@ -22,11 +23,13 @@ struct size {
     u64 packets;
 };
 
+/* Zeroed here and not where it is declared: most packets are not parsed. */
 static __always_inline void parse(struct __sk_buff *skb, struct packet *packet, bool *whole)
 {
     void *data = (void *)(long)skb->data;
     void *end = (void *)(long)skb->data_end;
 
+    __builtin_memset(packet, 0, sizeof(*packet));
     if (skb->protocol == bpf_htons(ETHERTYPE_IPV4))
         *whole = parse_ipv4(data, end, packet);
     else
@@ -61,11 +64,10 @@ static __always_inline u32 path_mtu(void *buffer, bool ipv4)
 /* The hooks see a datagram before it is cut in pieces and after they were put together: the size of
  * the pieces is that of the path's or device's packets, or what reassembly (ip_frag_reasm) noted. 0: not in
  * pieces. */
-static __always_inline u32 fragment_size(struct __sk_buff *skb, bool in)
+static __always_inline u32 fragment_size(struct __sk_buff *skb, bool ipv4, bool in)
 {
 #ifdef CB6_FRAGMENT_OFFSET
     void *buffer = skb; /* what the context stands for: the kernel's struct sk_buff */
-    bool ipv4 = skb->protocol == bpf_htons(ETHERTYPE_IPV4);
     u64 device = 0;
     u32 mtu = 0;
     u16 largest = 0;
@@ -104,50 +106,68 @@ static __always_inline bool may_be_in_pieces(struct __sk_buff *skb, bool in)
     return ip->protocol != PROTOCOL_TCP;
 }
 
-static __always_inline void measure_fragments(struct __sk_buff *skb, struct size *size, bool in)
+static __always_inline void measure_fragments(struct __sk_buff *skb, struct packet *packet, struct size *size,
+                                              bool in)
 {
-    struct packet packet = {};
-    u32 largest = fragment_size(skb, in), headers, payload, pieces;
-    bool ipv4 = skb->protocol == bpf_htons(ETHERTYPE_IPV4), whole;
+    bool ipv4 = skb->protocol == bpf_htons(ETHERTYPE_IPV4);
+    u32 largest = fragment_size(skb, ipv4, in), headers, payload, pieces;
 
     if (!largest)
         return;
-    parse(skb, &packet, &whole);
-    if (!whole)
-        return;
-    headers = packet.ip_header + (ipv4 ? 0 : FRAGMENT_HEADER);
+    headers = packet->ip_header + (ipv4 ? 0 : FRAGMENT_HEADER);
     if (largest < headers + 8)
         return;
     payload = (largest - headers) & ~7U;
-    pieces = (skb->len - packet.ip_header + payload - 1) / payload;
+    pieces = (skb->len - packet->ip_header + payload - 1) / payload;
     if (pieces < 2)
         return;
-    size->surplus = (u64)pieces * headers - packet.ip_header;
+    size->surplus = (u64)pieces * headers - packet->ip_header;
     size->packets = 1 | (u64)pieces << 32;
+}
+
+static __always_inline void measure_segments(struct __sk_buff *skb, struct packet *packet, struct size *size)
+{
+    u32 headers = packet->ip_header + packet->transport_header, segments;
+
+    segments = skb->gso_segs;
+    if (!segments) /* packets from outside (virtio, tun) may leave it to be worked out */
+        segments = (skb->len - headers + skb->gso_size - 1) / skb->gso_size;
+    if (!segments)
+        segments = 1;
+    /* The mark of a super-packet is not repeated, it goes. */
+    size->surplus = (u64)segments * (headers - packet->jumbo) - headers;
+    size->packets = 1 | (u64)segments << 32;
 }
 
 static __always_inline void measure(struct __sk_buff *skb, struct size *size, bool in)
 {
-    struct packet packet = {};
-    u32 headers, segments = 1;
-    bool whole;
+    bool segmented = skb->gso_size, whole;
+    struct packet packet;
 
     size->bytes = skb->len;
     size->surplus = 0;
-    if (skb->gso_size) {
-        parse(skb, &packet, &whole);
-        headers = packet.ip_header + packet.transport_header;
-        segments = skb->gso_segs;
-        if (!segments) /* packets from outside (virtio, tun) may leave it to be worked out */
-            segments = (skb->len - headers + skb->gso_size - 1) / skb->gso_size;
-        if (!segments)
-            segments = 1;
-        /* The mark of a super-packet is not repeated, it goes. */
-        size->surplus = (u64)segments * (headers - packet.jumbo) - headers;
+    size->packets = 1 | 1ULL << 32;
+    if (!segmented && !may_be_in_pieces(skb, in))
+        return;
+    parse(skb, &packet, &whole);
+    if (segmented)
+        measure_segments(skb, &packet, size);
+    else if (whole)
+        measure_fragments(skb, &packet, size, in);
+}
+
+static __always_inline void add(struct tally *tally, struct size *size, bool in)
+{
+    if (in) {
+        __sync_fetch_and_add(&tally->in_bytes, size->bytes);
+        __sync_fetch_and_add(&tally->in_surplus, size->surplus);
+        __sync_fetch_and_add(&tally->in_packets, size->packets);
+    } else {
+        __sync_fetch_and_add(&tally->out_bytes, size->bytes);
+        __sync_fetch_and_add(&tally->out_surplus, size->surplus);
+        __sync_fetch_and_add(&tally->out_packets, size->packets);
     }
-    size->packets = 1 | (u64)segments << 32;
-    if (!skb->gso_size && may_be_in_pieces(skb, in))
-        measure_fragments(skb, size, in);
+    tally->last_seen = now();
 }
 
 #endif

@@ -10,16 +10,14 @@
  * queued) meets another generation than its socket's ticket says and claims anew: nothing is counted to
  * a stranger, nothing is lost.
  *
- * Compile-time settings: SLOTS, PEERS, OVERFLOWS, DETOURS (table sizes); if the kernel's BTF tells, SOCK_UID_OFFSET,
- * SOCK_NET_OFFSET and NET_COOKIE_OFFSET: places of the user and the network namespace in the kernel's
- * structures; the places that owners.h needs; COARSE_CLOCK, if there is bpf_ktime_get_coarse_ns (5.11).
+ * Compile-time settings: SLOTS, PEERS, OVERFLOWS, DETOURS (table sizes), and those of the headers.
  */
-#include "clock.h"
 #include "control.h"
+#include "identity.h"
 #include "measure.h"
 #include "owners.h"
+#include "packets.h"
 #include "parse.h"
-#include "peek.h"
 
 /* Key: slot number. Value: counters. One per socket with traffic. User space maps it. */
 BPF_F_TABLE("array", u32, struct slot, slots, SLOTS, BPF_F_MMAPABLE);
@@ -52,8 +50,6 @@ __attribute__((section("maps/sk_storage"))) struct owners_table_t owners = {
 };
 BPF_ANNOTATE_KV_PAIR(owners, int, struct owner);
 
-#define TCP_LISTEN 10
-#define SOCK_DGRAM 2
 #define ACCEPT_WITHIN 16 /* packets sent, by which a connection has surely been accepted */
 
 /* Stands in both programs: BCC rewrites what is done to maps in the file itself, not in headers. */
@@ -65,55 +61,6 @@ static __always_inline void lose(u32 reason)
         __sync_fetch_and_add(count, 1);
 }
 
-static __always_inline void add(struct tally *tally, struct size *size, bool in)
-{
-    if (in) {
-        __sync_fetch_and_add(&tally->in_bytes, size->bytes);
-        __sync_fetch_and_add(&tally->in_surplus, size->surplus);
-        __sync_fetch_and_add(&tally->in_packets, size->packets);
-    } else {
-        __sync_fetch_and_add(&tally->out_bytes, size->bytes);
-        __sync_fetch_and_add(&tally->out_surplus, size->surplus);
-        __sync_fetch_and_add(&tally->out_packets, size->packets);
-    }
-    tally->last_seen = now();
-}
-
-/* The user who owns the socket, as the initial user namespace names it. bpf_get_socket_uid() answers in
- * terms of the network namespace's owner: a rootless container's user would be called root. */
-static __always_inline u32 socket_uid(struct __sk_buff *skb, struct bpf_sock *sk)
-{
-#ifdef SOCK_UID_OFFSET
-    u64 address = 0;
-    u32 uid;
-
-    /* The verifier allows no arithmetic on a socket pointer: read it back from the stack as a number. */
-    peek(&address, &sk, 0);
-    if (!peek(&uid, address, SOCK_UID_OFFSET))
-        return uid;
-#endif
-    return bpf_get_socket_uid(skb);
-}
-
-/* The cookie of the network namespace the socket lives in, 0: unknown. Remembered in `owner`, three reads of
- * 15 ns each; NULL: there is none, or it is a control socket, which the kernel moves between namespaces. */
-static __always_inline u64 socket_netns(struct bpf_sock *sk, struct owner *owner)
-{
-    u64 cookie = 0;
-#ifdef NET_COOKIE_OFFSET
-    u64 address = 0, net = 0;
-
-    if (owner && owner->netns)
-        return owner->netns;
-    peek(&address, &sk, 0);
-    if (!peek(&net, address, SOCK_NET_OFFSET))
-        peek(&cookie, net, NET_COOKIE_OFFSET);
-    if (owner)
-        owner->netns = cookie;
-#endif
-    return cookie;
-}
-
 /* Whether the interface that a packet passes is one of ours. */
 static __always_inline bool is_ours(struct bpf_sock *sk, struct owner *owner)
 {
@@ -121,29 +68,6 @@ static __always_inline bool is_ours(struct bpf_sock *sk, struct owner *owner)
     u64 *ours = settings.lookup(&setting);
 
     return ours && socket_netns(sk, owner) == *ours;
-}
-
-static __always_inline void copy_addresses(struct flow *flow, struct bpf_sock *sk)
-{
-    u64 *local = (u64 *)flow->local;
-    u64 *remote = (u64 *)flow->remote;
-
-    if (sk->family == AF_INET) {
-        map_ipv4(local, sk->src_ip4);
-        if (sk->dst_ip4) {
-            map_ipv4(remote, sk->dst_ip4);
-        } else {
-            remote[0] = 0;
-            remote[1] = 0;
-        }
-    } else {
-        local[0] = (u64)sk->src_ip6[1] << 32 | sk->src_ip6[0];
-        local[1] = (u64)sk->src_ip6[3] << 32 | sk->src_ip6[2];
-        remote[0] = (u64)sk->dst_ip6[1] << 32 | sk->dst_ip6[0];
-        remote[1] = (u64)sk->dst_ip6[3] << 32 | sk->dst_ip6[2];
-    }
-    flow->local_port = sk->src_port;
-    flow->remote_port = bpf_ntohs((u16)sk->dst_port);
 }
 
 /* Fills in who and what a slot stands for. */
@@ -274,24 +198,22 @@ static __always_inline void count_overflow(struct __sk_buff *skb, struct owner *
 }
 
 /* Counts one peer of an unconnected socket, beside the socket's own record. */
-static __always_inline void count_peer(struct __sk_buff *skb, struct size *size, bool in)
+static __always_inline void count_peer(struct __sk_buff *skb, struct packet *packet, bool whole,
+                                       struct size *size, bool in)
 {
-    struct packet packet = {};
     struct peer_key key = {};
     struct tally zero = {};
     struct tally *tally;
     u64 *remote = (u64 *)key.remote;
-    bool whole;
 
-    parse(skb, &packet, &whole);
     if (!whole) { /* raw sockets may send what they like (IP_HDRINCL) */
         lose(LOST_NO_PEER);
         return;
     }
     key.cookie = bpf_get_socket_cookie(skb);
-    remote[0] = in ? packet.source[0] : packet.destination[0];
-    remote[1] = in ? packet.source[1] : packet.destination[1];
-    key.remote_port = in ? packet.source_port : packet.destination_port;
+    remote[0] = in ? packet->source[0] : packet->destination[0];
+    remote[1] = in ? packet->source[1] : packet->destination[1];
+    key.remote_port = in ? packet->source_port : packet->destination_port;
     tally = peers.lookup(&key);
     if (!tally) {
         zero.first_seen = now();
@@ -339,61 +261,49 @@ static __always_inline void count_detour(struct __sk_buff *skb, struct owner *ow
     add(tally, size, in);
 }
 
-/* Gives a slot up: the socket is to have another row. */
-static __always_inline struct slot *leave(struct owner *owner, struct slot *slot)
+/* What is kept with the socket; NULL: there is no memory for it. */
+static __always_inline struct owner *owner_of(struct bpf_sock *sk)
 {
-    slot->in.note = SLOT_RELEASED;
-    owner->ticket = NO_SLOT;
-    owner->epoch = 0;
-    return NULL;
-}
+    struct owner *owner = owners.sk_storage_get(sk, NULL, 0);
 
-static __always_inline int count(struct __sk_buff *skb, bool in)
-{
-    struct bpf_sock *sk = skb->sk;
-    struct direction *direction;
-    struct bpf_tcp_sock *tcp;
-    struct owner *owner;
-    struct slot *slot;
-    struct size size;
-    u32 index, generation;
-
-    if (!sk) {
-        lose(LOST_NO_SOCKET);
-        return 1;
-    }
-    measure(skb, &size, in);
-    owner = owners.sk_storage_get(sk, NULL, 0);
-    if (!owner) { /* the socket is older than the meter */
-        owner = owners.sk_storage_get(sk, NULL, BPF_LOCAL_STORAGE_GET_F_CREATE);
-        if (!owner) {
-            lose(LOST_NO_STORAGE);
-            count_overflow(skb, NULL, &size, in);
-            return 1;
-        }
+    if (owner)
+        return owner;
+    owner = owners.sk_storage_get(sk, NULL, BPF_LOCAL_STORAGE_GET_F_CREATE);
+    if (owner) { /* the socket is older than the meter */
         owner->ticket = NO_SLOT;
         owner->flags = FLOW_OLDER;
     }
-    index = (u32)owner->ticket;
-    generation = owner->ticket >> 32;
-    slot = slots.lookup(&index);
-    if (slot && slot->in.generation == generation) {
-        if (owner->flags & FLOW_LISTENER && sk->state != TCP_LISTEN)
-            slot = NULL; /* its listener's */
-        else if (owner->flags & FLOW_CONNECTED && !sk->dst_port)
-            slot = leave(owner, slot); /* connect() with AF_UNSPEC passes no hook */
-    } else {
-        slot = NULL;
-    }
-    if (!slot) {
-        slot = claim(skb, owner);
-        if (!slot) {
-            lose(LOST_NO_SLOT_PACKETS);
-            count_overflow(skb, owner, &size, in);
-            return 1;
-        }
-    }
-    direction = in ? &slot->in : &slot->out;
+    return owner;
+}
+
+/* The slot that the ticket is for. NULL: there is none, or it is another socket's by now. */
+static __always_inline struct slot *held_slot(struct owner *owner)
+{
+    u32 index = owner->ticket;
+    struct slot *slot = slots.lookup(&index);
+
+    return slot && slot->in.generation == owner->ticket >> 32 ? slot : NULL;
+}
+
+/* The socket's slot, taken now if it has none. NULL: none is free. */
+static __always_inline struct slot *slot_of(struct __sk_buff *skb, struct bpf_sock *sk, struct owner *owner)
+{
+    struct slot *slot = held_slot(owner);
+
+    if (slot && owner->flags & FLOW_LISTENER && sk->state != TCP_LISTEN)
+        slot = NULL; /* its listener's */
+    else if (slot && owner->flags & FLOW_CONNECTED && !sk->dst_port)
+        slot = leave(owner, slot); /* connect() with AF_UNSPEC passes no hook */
+    return slot ? slot : claim(skb, owner);
+}
+
+/* Counts the packet in the socket's slot. */
+static __always_inline void count(struct __sk_buff *skb, struct bpf_sock *sk, struct owner *owner,
+                                  struct slot *slot, struct size *size, bool in)
+{
+    struct direction *direction = in ? &slot->in : &slot->out;
+    struct bpf_tcp_sock *tcp;
+
     if (in && (direction->packets & 15) == 1) { /* often enough, and after the handshake */
         tcp = bpf_tcp_sock(sk);
         if (tcp) {
@@ -401,34 +311,130 @@ static __always_inline int count(struct __sk_buff *skb, bool in)
             direction->retransmits = tcp->total_retrans;
         }
     }
-    __sync_fetch_and_add(&direction->bytes, size.bytes);
-    __sync_fetch_and_add(&direction->packets, size.packets);
-    if (size.surplus)
-        __sync_fetch_and_add(&direction->surplus, size.surplus);
+    __sync_fetch_and_add(&direction->bytes, size->bytes);
+    __sync_fetch_and_add(&direction->packets, size->packets);
+    if (size->surplus)
+        __sync_fetch_and_add(&direction->surplus, size->surplus);
     direction->last_seen = now();
     if (direction->ifindex != skb->ifindex)
-        count_detour(skb, owner, direction, &size, in);
+        count_detour(skb, owner, direction, size, in);
     if (!in && owner->flags & FLOW_ACCEPTED && (u32)direction->packets < ACCEPT_WITHIN)
         follow_accept(skb, owner->ticket, slot);
+}
+
+#ifdef PACKET_LOG
+/* A packet of a user whose packets are logged gets no row. */
+static __always_inline void leave_out(u32 uid, struct size *size, bool in, bool skipped)
+{
+    u32 everyone = EVERYONE;
+    struct unlogged zero = {};
+    struct unlogged *row = unlogged.lookup(&uid);
+
+    if (!row) {
+        unlogged.insert(&uid, &zero);
+        row = unlogged.lookup(&uid);
+    }
+    if (!row)
+        row = unlogged.lookup(&everyone); /* user space has put it there */
+    if (row)
+        add_gap(skipped ? &row->skipped : &row->lost, size, in);
+}
+
+/* Whether the packet shall have a row, and of which user. If it is only not drawn, it is counted so. */
+static __always_inline bool is_wanted(struct __sk_buff *skb, u64 ticket, struct size *size, bool in, u32 *uid)
+{
+    u32 key = 0, index = ticket;
+    struct bpf_sock *sk = skb->sk;
+    struct flow *flow;
+    u32 *every;
+
+    if (!packet_rings.lookup(&key) || !sk)
+        return false;
+    sk = bpf_sk_fullsock(sk);
+    if (!sk)
+        return false;
+    flow = flows.lookup(&index);
+    *uid = flow ? flow->uid : socket_uid(skb, sk);
+    key = EVERYONE;
+    every = logged_users.lookup(uid);
+    if (!every)
+        every = logged_users.lookup(&key);
+    if (!every || !*every)
+        return false;
+    if (is_drawn(*every))
+        return true;
+    leave_out(*uid, size, in, true);
+    return false;
+}
+
+/* Puts the packet in the ring. */
+static __always_inline void log_packet(u32 uid, u64 ticket, struct packet *packet, struct size *size, bool in)
+{
+    u32 first = 0;
+    void *ring = packet_rings.lookup(&first);
+    struct logged_packet *row;
+
+    if (!ring) /* taken away just now */
+        return;
+    row = bpf_ringbuf_reserve(ring, sizeof(*row), 0);
+    if (row)
+        write_row(row, uid, ticket, packet, size, in);
+    else
+        leave_out(uid, size, in, false);
+}
+#else
+#define is_wanted(skb, ticket, size, in, uid) false
+#define log_packet(uid, ticket, packet, size, in)
+#endif
+
+static __always_inline int meter(struct __sk_buff *skb, bool in)
+{
+    struct bpf_sock *sk = skb->sk;
+    struct slot *slot = NULL;
+    struct packet packet;
+    struct owner *owner;
+    struct size size;
+    u64 ticket = NO_SLOT;
+    u32 uid = 0, wanted;
+    bool whole;
+
+    if (!sk) {
+        lose(LOST_NO_SOCKET);
+        return 1;
+    }
+    measure(skb, &size, in);
+    owner = owner_of(sk);
+    if (owner)
+        slot = slot_of(skb, sk, owner);
+    if (slot) {
+        count(skb, sk, owner, slot, &size, in);
+        ticket = owner->ticket;
+    } else {
+        lose(owner ? LOST_NO_SLOT_PACKETS : LOST_NO_STORAGE);
+        count_overflow(skb, owner, &size, in);
+    }
+    wanted = is_wanted(skb, ticket, &size, in, &uid);
+    if (!wanted && !(slot && owner->flags & FLOW_UNCONNECTED))
+        return 1;
+    asm volatile("" : "+r"(wanted)); /* or the compiler has what follows twice, wanted and not */
+    parse(skb, &packet, &whole);
+    if (wanted)
+        log_packet(uid, ticket, &packet, &size, in);
+    if (!slot)
+        return 1;
     if (owner->flags & FLOW_UNCONNECTED)
-        count_peer(skb, &size, in);
+        count_peer(skb, &packet, whole, &size, in);
     return 1;
 }
 
 int meter_ingress(struct __sk_buff *skb)
 {
-    return count(skb, true);
+    return meter(skb, true);
 }
 
 int meter_egress(struct __sk_buff *skb)
 {
-    return count(skb, false);
-}
-
-static __always_inline void remember_process(struct owner *owner)
-{
-    owner->pid = bpf_get_current_pid_tgid() >> 32;
-    bpf_get_current_comm(owner->comm, sizeof(owner->comm));
+    return meter(skb, false);
 }
 
 /* cgroup/sock_create: a process makes a socket; the kernel's own do not come here. */
@@ -448,14 +454,12 @@ int socket_released(struct bpf_sock *sk)
 {
     struct owner *owner = owners.sk_storage_get(sk, NULL, 0);
     struct slot *slot;
-    u32 index;
 
     if (!owner)
         return 1;
     owner->flags |= FLOW_RELEASED;
-    index = (u32)owner->ticket;
-    slot = slots.lookup(&index);
-    if (slot && slot->in.generation == owner->ticket >> 32)
+    slot = held_slot(owner);
+    if (slot)
         slot->in.note = SLOT_RELEASED;
     return 1;
 }
@@ -466,18 +470,15 @@ static __always_inline int reconnect(struct bpf_sock_addr *address)
     struct bpf_sock *sk = address->sk;
     struct owner *owner;
     struct slot *slot;
-    u32 index;
 
     if (!sk || address->type != SOCK_DGRAM)
         return 1;
     owner = owners.sk_storage_get(sk, NULL, 0);
     if (!owner)
         return 1;
-    index = (u32)owner->ticket;
-    slot = slots.lookup(&index);
-    if (!slot || slot->in.generation != owner->ticket >> 32)
-        return 1;
-    leave(owner, slot);
+    slot = held_slot(owner);
+    if (slot)
+        leave(owner, slot);
     return 1;
 }
 

@@ -116,6 +116,41 @@ struct detour_key {
     u32 unused;
 };
 
+/* A packet of a user whose packets are logged: a row of the log, also if the stack handled several as one. */
+struct logged_packet {
+    u64 time; /* ns, CLOCK_MONOTONIC */
+    u8 source[16]; /* zeroes: its IP header is damaged, as a raw socket may send it */
+    u8 destination[16];
+    u32 bytes; /* wire, of all its packets */
+    u32 uid;
+    u32 slot; /* of its socket, NO_SLOT: it has none */
+    u32 generation;
+    u16 source_port;
+    u16 destination_port;
+    u16 packets; /* wire; the kernel counts segments in as many bits */
+    u8 protocol;
+    u8 direction; /* PACKET_* */
+};
+
+#define PACKET_IN 0
+#define PACKET_OUT 1
+
+#define EVERYONE 0xffffffffU /* in the place of a user */
+
+/* Wire packets without a row. */
+struct gap {
+    u64 in_packets;
+    u64 in_bytes;
+    u64 out_packets;
+    u64 out_bytes;
+};
+
+/* What is missing in the log of a user's packets: what it has and this are all there was. */
+struct unlogged {
+    struct gap lost; /* no room in the ring */
+    struct gap skipped; /* not drawn into the sample */
+};
+
 struct forwarded_key {
     u8 source[16];
     u8 destination[16];

@@ -16,7 +16,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -44,6 +44,18 @@ class Program:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Extra:
+    """A part of a C file behind `#ifdef macro`, with maps of its own, which not every kernel and BCC take.
+
+    `loss` says what is lost without.
+    """
+
+    macro: str
+    maps: tuple[str, ...]
+    loss: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Unit:
     """One C file, the sizes it is compiled with, and the programs and maps wanted from it.
 
@@ -54,6 +66,7 @@ class Unit:
     defines: Mapping[str, int]
     programs: tuple[Program, ...]
     maps: tuple[str, ...]
+    extra: Extra | None = None
     place: str = ""
 
     @property
@@ -133,7 +146,7 @@ class Compilation:
         names = reply["programs"]
         return Loaded(
             programs=dict(zip(names, descriptors[: len(names)], strict=True)),
-            maps=dict(zip(self._unit.maps, descriptors[len(names) :], strict=True)),
+            maps=dict(zip(reply["maps"], descriptors[len(names) :], strict=True)),
             notes=tuple(reply["notes"]),
         )
 
@@ -206,33 +219,57 @@ def _kernel_defines(btf: Btf, notes: list[str]) -> dict[str, int]:
     return defines
 
 
-def _load(unit: Unit) -> tuple[dict[str, int], list[int], list[str]]:
-    """Descriptors of programs by name and of maps in order, and notes."""
+@dataclass(frozen=True, slots=True)
+class _Product:
+    """Descriptors by name, and what had to be left out."""
+
+    programs: Mapping[str, int]
+    maps: Mapping[str, int]
+    notes: list[str]
+
+
+def _load(unit: Unit) -> _Product:
+    """As much of the unit as kernel and BCC take."""
     from netmond.kernel.btf import Btf
 
     notes: list[str] = []
     with Btf() as btf:  # also the check that there is one: BCC's own maps and programs are described in it
         found = _kernel_defines(btf, notes)
-    try:
-        return *_compile(unit, found, notes), notes
-    except Exception as error:
-        if not _may_load():
-            raise
-        # Lockdown in confidentiality mode, for one, forbids reading the kernel's structures.
-        plain = {name: value for name, value in found.items() if not name.endswith("_OFFSET")}
-        notes = [*notes, *(f"{loss}: {_describe(error)}" for loss, _ in _OFFSETS)]
-        return *_compile(unit, plain, notes), notes
+    # Lockdown in confidentiality mode, for one, forbids reading the kernel's structures.
+    plain = {name: value for name, value in found.items() if not name.endswith("_OFFSET")}
+    refusal: Exception | None = None
+    for defines, blind in ((found, ()), (plain, _OFFSETS)):
+        for extra in (unit.extra, None) if unit.extra else (None,):
+            try:
+                product = _compile(unit, defines, extra)
+            except Exception as error:
+                if not _may_load():
+                    raise
+                refusal = refusal or error
+            else:
+                losses = [unit.extra.loss] if unit.extra and not extra else []
+                losses += [loss for loss, _ in blind]
+                notes += [f"{loss}: {_describe(refusal)}" for loss in losses if refusal]
+                return replace(product, notes=[*notes, *product.notes])
+    assert refusal
+    raise refusal
 
 
-def _compile(unit: Unit, found: Mapping[str, int], notes: list[str]) -> tuple[dict[str, int], list[int]]:
+def _compile(unit: Unit, found: Mapping[str, int], extra: Extra | None) -> _Product:
     import bcc
 
     directory = source_directory()
-    defines = [f"-D{name}={value}" for name, value in {**unit.defines, **found}.items()]
+    defines = {**unit.defines, **found, **({extra.macro: 1} if extra else {})}
     module = bcc.BPF(
-        src_file=str(directory / unit.source), cflags=[f"-I{directory}", "-Wno-macro-redefined", *defines]
+        src_file=str(directory / unit.source),
+        cflags=[
+            f"-I{directory}",
+            "-Wno-macro-redefined",
+            *(f"-D{name}={value}" for name, value in defines.items()),
+        ],
     )
-    programs = {}
+    programs: dict[str, int] = {}
+    notes = []
     for program in unit.programs:
         kind = getattr(bcc.BPF, program.kind)
         try:
@@ -244,7 +281,8 @@ def _compile(unit: Unit, found: Mapping[str, int], notes: list[str]) -> tuple[di
             if not program.loss:
                 raise
             notes.append(f"{program.loss}: {_describe(error)}")
-    return programs, [os.dup(module[name].map_fd) for name in unit.maps]
+    names = (*unit.maps, *(extra.maps if extra else ()))
+    return _Product(programs, {name: os.dup(module[name].map_fd) for name in names}, notes)
 
 
 def _describe(error: BaseException) -> str:
@@ -269,13 +307,15 @@ def main(descriptor: int) -> int:
     with socket.socket(fileno=descriptor) as connection:
         wanted = json.loads(connection.recv(_MAX_REPLY))
         wanted["programs"] = tuple(Program(**program) for program in wanted["programs"])
+        wanted["extra"] = Extra(**wanted["extra"]) if wanted["extra"] else None
         try:
-            programs, maps, notes = _load(Unit(**wanted))
+            product = _load(Unit(**wanted))
         except Exception as error:  # whatever it is, the parent needs it in a line
             connection.send(json.dumps({"error": _describe(error)}).encode())
             return 1
-        reply = {"programs": list(programs), "notes": notes}
-        socket.send_fds(connection, [json.dumps(reply).encode()], [*programs.values(), *maps])
+        reply = {"programs": list(product.programs), "maps": list(product.maps), "notes": product.notes}
+        descriptors = [*product.programs.values(), *product.maps.values()]
+        socket.send_fds(connection, [json.dumps(reply).encode()], descriptors)
     return 0
 
 

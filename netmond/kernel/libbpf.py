@@ -28,6 +28,11 @@ TC_INGRESS = 1
 TC_EGRESS = 2
 _TC_F_REPLACE = 1
 
+#: enum bpf_map_type
+MAP_TYPE_RINGBUF = 27
+
+_BPF_NOEXIST = 1
+
 #: enum bpf_attach_type
 TRACE_ITER = 28
 
@@ -105,7 +110,15 @@ class _LinkInfo(ctypes.Structure):
 class _MapInfo(ctypes.Structure):
     """The start of struct bpf_map_info."""
 
-    _fields_ = (("type", c_uint32), ("id", c_uint32), ("rest", ctypes.c_uint64 * 16))
+    _fields_ = (
+        ("type", c_uint32),
+        ("id", c_uint32),
+        ("key_size", c_uint32),
+        ("value_size", c_uint32),
+        ("max_entries", c_uint32),
+        ("map_flags", c_uint32),
+        ("rest", ctypes.c_uint64 * 14),
+    )
 
 
 @cache
@@ -116,6 +129,7 @@ def _library() -> ctypes.CDLL:
         raise KernelError("libbpf.so.1 is missing: install the package libbpf1") from error
     library.libbpf_set_print(None)  # its messages come as exceptions from here
     library.bpf_link_create.argtypes = [c_int, c_int, c_int, c_void_p]
+    library.bpf_map_create.argtypes = [c_int, c_char_p, c_uint32, c_uint32, c_uint32, c_void_p]
     library.bpf_map_update_elem.argtypes = [c_int, c_void_p, c_void_p, ctypes.c_uint64]
     library.bpf_map_get_next_key.argtypes = [c_int, c_void_p, c_void_p]
     library.bpf_map_delete_elem.argtypes = [c_int, c_void_p]
@@ -267,11 +281,26 @@ def _pointer(array: NDArray[np.generic] | np.generic) -> c_void_p:
     return c_void_p(np.asarray(array).ctypes.data)
 
 
-def map_id(map_: int) -> int:
-    """The number the kernel gave a map; no other gets it in this boot."""
+def map_create(kind: int, name: str, *, key_size: int, value_size: int, entries: int) -> int:
+    """A new map; kind: MAP_TYPE_*. Sizes are those of bpf(2), zero where the kind has none."""
+    made = _library().bpf_map_create(kind, name.encode(), key_size, value_size, entries, None)
+    return _check(made, f"cannot make the map {name}")
+
+
+def _map_info(map_: int) -> _MapInfo:
     info, size = _MapInfo(), c_uint32(ctypes.sizeof(_MapInfo))
     _check(_library().bpf_obj_get_info_by_fd(map_, byref(info), byref(size)), "cannot inspect a map")
-    return int(info.id)
+    return info
+
+
+def map_id(map_: int) -> int:
+    """The number the kernel gave a map; no other gets it in this boot."""
+    return int(_map_info(map_).id)
+
+
+def map_capacity(map_: int) -> int:
+    """How many entries a map has room for; of a ring buffer, how many bytes."""
+    return int(_map_info(map_).max_entries)
 
 
 def map_keys(map_: int, key: NDArray[np.generic]) -> list[bytes]:
@@ -298,6 +327,15 @@ def map_push(map_: int, values: NDArray[np.uint32]) -> None:
 def map_update(map_: int, key: NDArray[np.generic], value: NDArray[np.generic]) -> None:
     """Inserts or replaces one entry. Both arrays hold one element of the map's own layout."""
     _check(_library().bpf_map_update_elem(map_, _pointer(key), _pointer(value), 0), "cannot write a map")
+
+
+def map_insert(map_: int, key: NDArray[np.generic], value: NDArray[np.generic]) -> bool:
+    """Inserts one entry; False: it is there already, and stays as it is."""
+    result = _library().bpf_map_update_elem(map_, _pointer(key), _pointer(value), _BPF_NOEXIST)
+    if result < 0 and ctypes.get_errno() == errno.EEXIST:
+        return False
+    _check(result, "cannot write a map")
+    return True
 
 
 def map_delete(map_: int, key: NDArray[np.generic]) -> bool:

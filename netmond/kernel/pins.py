@@ -75,6 +75,9 @@ class Generation:
                     programs[program.name] = libbpf.open_pin(pinned)
             for name in unit.maps:
                 maps[name] = libbpf.open_pin(self.path / "maps" / name)
+            for name in unit.extra.maps if unit.extra else ():
+                if (pinned := self.path / "maps" / name).exists():
+                    maps[name] = libbpf.open_pin(pinned)
         except KernelError:
             loaded.close()
             raise

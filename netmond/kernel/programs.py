@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from netmond.kernel.compile import Program, Unit
+from netmond.kernel.compile import Extra, Program, Unit
 
 #: enum bpf_attach_type
 CGROUP_INET_INGRESS = 0
@@ -26,6 +26,14 @@ OVERFLOWS = 8192
 DETOURS = 1024
 
 
+#: Users whose packets may be logged, and of whom may be told apart what is missing in their logs.
+LOGGED_USERS = 16384
+
+
+#: What sockets.c has beyond where packets can be logged.
+PACKET_LOG_MAPS = ("packet_rings", "logged_users", "unlogged")
+
+
 def possible_cpus(text: str | None = None) -> int:
     """How many CPUs the kernel may ever bring up: the length of its per-CPU arrays.
 
@@ -46,7 +54,13 @@ def socket_unit(*, slots: int, peers: int, cgroup: str = "") -> Unit:
     return Unit(
         place=cgroup,
         source="sockets.c",
-        defines={"SLOTS": slots, "PEERS": peers, "OVERFLOWS": OVERFLOWS, "DETOURS": DETOURS},
+        defines={
+            "SLOTS": slots,
+            "PEERS": peers,
+            "OVERFLOWS": OVERFLOWS,
+            "DETOURS": DETOURS,
+            "LOGGED_USERS": LOGGED_USERS,
+        },
         programs=(
             Program(name="meter_ingress", kind="CGROUP_SKB", attach_type=CGROUP_INET_INGRESS),
             Program(name="meter_egress", kind="CGROUP_SKB", attach_type=CGROUP_INET_EGRESS),
@@ -61,6 +75,11 @@ def socket_unit(*, slots: int, peers: int, cgroup: str = "") -> Unit:
             ),
         ),
         maps=("slots", "flows", "free_slots", "peers", "overflow", "detours", "losses", "settings"),
+        extra=Extra(
+            macro="PACKET_LOG",
+            maps=PACKET_LOG_MAPS,
+            loss="packets cannot be logged",
+        ),
     )
 
 

@@ -104,6 +104,38 @@ HELD_SOCKET = np.dtype(
     [("cookie", "u8"), ("started", "u8"), ("pid", "u4"), ("unused", "u4"), ("comm", "S16")]
 )
 
+#: One packet of a user whose packets are logged. time: ns, CLOCK_MONOTONIC; bytes, packets: wire-true, of
+#: what the stack handled as one; slot, generation: whose identity in the flow table is its socket's.
+PACKET = np.dtype(
+    [
+        ("time", "u8"),
+        ("source", ADDRESS),
+        ("destination", ADDRESS),
+        ("bytes", "u4"),
+        ("uid", "u4"),
+        ("slot", "u4"),
+        ("generation", "u4"),
+        ("source_port", "u2"),
+        ("destination_port", "u2"),
+        ("packets", "u2"),
+        ("protocol", "u1"),
+        ("direction", "u1"),
+    ]
+)
+PACKET_IN, PACKET_OUT = 0, 1
+
+#: `slot` of a packet whose socket has none
+NO_SLOT = 0xFFFFFFFF
+
+#: In the place of a user
+EVERYONE = 0xFFFFFFFF
+
+#: Wire packets without a row in the log
+GAP = np.dtype([("in_packets", "u8"), ("in_bytes", "u8"), ("out_packets", "u8"), ("out_bytes", "u8")])
+
+#: Of a user's packets, those the log does not have: no room in the ring, not drawn into the sample
+UNLOGGED = np.dtype([("lost", GAP), ("skipped", GAP)])
+
 FORWARDED_KEY = np.dtype(
     [
         ("source", ADDRESS),

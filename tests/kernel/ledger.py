@@ -45,7 +45,7 @@ class Ledger:
     def __init__(
         self, loaded: Loaded, counted: Callable[[], dict[str, int]], lost: Callable[[], dict[str, int]]
     ) -> None:
-        self.programs = loaded.programs
+        self.programs, self.maps = loaded.programs, loaded.maps
         self.count, self.lost = counted, lost  #: what is in the tables at this moment
 
     def read(self) -> Account:
@@ -72,10 +72,12 @@ def _low(packets: NDArray[np.uint64]) -> int:
 
 
 @contextmanager
-def meter(cgroup: Cgroup, *, slots: int = 4096, peers: int = 1024, overflows: int = 64) -> Iterator[Ledger]:
+def meter(
+    cgroup: Cgroup, *, slots: int = 4096, peers: int = 1024, overflows: int = 64, **sizes: int
+) -> Iterator[Ledger]:
     """The meter on a cgroup, with tables of these sizes; its slots are never given back."""
     unit = socket_unit(slots=slots, peers=peers, cgroup=cgroup.path)
-    unit = replace(unit, defines={**unit.defines, "OVERFLOWS": overflows})
+    unit = replace(unit, defines={**unit.defines, "OVERFLOWS": overflows, **sizes})
     with counting_runs():
         loaded = Compilation(unit).result()
         tables = SocketTables.open(loaded.maps, slots=slots, peers=peers)

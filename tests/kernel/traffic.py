@@ -166,6 +166,14 @@ def spray(prefix: str, senders: int, count: int, size: int) -> None:
         sockets[f"{prefix}{number % senders}"].send(message)
 
 
+def climb(name: str, count: int, largest: int, start: int = 0) -> None:
+    """Sends so many messages as fast as it can, each a byte longer than the one before; after the largest an
+    empty one. start: how many messages went before."""
+    message = memoryview(bytes(largest))
+    for number in range(start, start + count):
+        sockets[name].send(message[: number % (largest + 1)])
+
+
 def spray_until_error(name: str, size: int) -> None:
     """Sends as fast as it can for as long as it goes."""
     message = bytes(size)

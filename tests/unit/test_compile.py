@@ -16,7 +16,7 @@ import pytest
 
 from netmond.errors import KernelError
 from netmond.kernel import compile as compiler
-from netmond.kernel.compile import Compilation, Loaded, Program, Unit
+from netmond.kernel.compile import Compilation, Extra, Loaded, Program, Unit
 
 ROOT = Path(__file__).parents[2]
 UNIT = Unit(
@@ -28,7 +28,7 @@ UNIT = Unit(
 
 #: In the child: the BTF is that of an old kernel, and `bcc` is what a test puts beside.
 _SITE = """
-import sys, types
+import os, sys, types
 
 class Btf:
     def __enter__(self): return self
@@ -36,6 +36,7 @@ class Btf:
     def has_function(self, name): return name == "bpf_ktime_get_coarse_ns"
     def offset(self, structure, member):
         from netmond.errors import KernelError
+        if "OFFSET" in os.environ: return int(os.environ["OFFSET"])
         raise KernelError(f"the kernel's BTF has no {structure}.{member}")
 
 sys.modules["netmond.kernel.btf"] = module = types.ModuleType("btf")
@@ -51,6 +52,9 @@ class BPF:
 
     def __init__(self, src_file, cflags):
         flags = [flag for flag in cflags if flag.startswith("-D")]
+        refused = set(os.environ.get("REFUSED", "").split()) & set(flags)
+        if refused:
+            raise Exception(f"no {min(refused)}, says the kernel")
         self.about = {"source": os.path.basename(src_file), "flags": flags}
 
     def file(self, name, **more):
@@ -132,6 +136,49 @@ def test_a_program_that_the_kernel_refuses(child: Path) -> None:
 
     with pytest.raises(KernelError, match="Invalid argument"):
         Compilation(replace(UNIT, programs=(first, replace(refused, loss="")))).result()
+
+
+EXTRA = Extra(macro="MORE", maps=("more",), loss="no more")
+
+
+def test_an_extra(child: Path) -> None:
+    """A part that can be done without is compiled in, and its maps are there."""
+    loaded = Compilation(replace(UNIT, extra=EXTRA)).result()
+
+    assert loaded.maps.keys() == {"slots", "flows", "peers", "more"}
+    assert '"name": "more"' in content(loaded.maps["more"])
+    assert '"-DMORE=1"' in content(loaded.maps["slots"])
+    loaded.close()
+
+
+@pytest.mark.parametrize(
+    ("refused", "more", "offsets", "lost"),
+    [
+        ("-DMORE=1", False, True, ["no more"]),
+        ("-DSOCK_UID_OFFSET=8", True, False, ["users of user namespaces appear under their inner ids"]),
+        (
+            "-DMORE=1 -DSOCK_UID_OFFSET=8",
+            False,
+            False,
+            ["no more", "users of user namespaces appear under their inner ids"],
+        ),
+    ],
+    ids=["the extra", "the kernel's structures", "both"],
+)
+def test_what_a_kernel_refuses_is_left_out(
+    child: Path, monkeypatch: pytest.MonkeyPatch, refused: str, more: bool, offsets: bool, lost: list[str]
+) -> None:
+    """As little as possible is done without, each loss is told with the cause, and the rest works."""
+    monkeypatch.setenv("OFFSET", "8")
+    monkeypatch.setenv("REFUSED", refused)
+
+    loaded = Compilation(replace(UNIT, extra=EXTRA)).result()
+
+    assert ("more" in loaded.maps) == more
+    assert ("-DSOCK_UID_OFFSET=8" in content(loaded.maps["slots"])) == offsets
+    told = [note for note in loaded.notes if "says the kernel" in note]
+    assert [note.split(":")[0] for note in told][: len(lost)] == lost
+    loaded.close()
 
 
 def test_two_at_a_time(child: Path) -> None:

@@ -21,6 +21,9 @@ LAYOUTS: dict[str, np.dtype[Any]] = {
     "overflow_key": wire.OVERFLOW_KEY,
     "detour_key": wire.DETOUR_KEY,
     "held_socket": wire.HELD_SOCKET,
+    "logged_packet": wire.PACKET,
+    "gap": wire.GAP,
+    "unlogged": wire.UNLOGGED,
     "forwarded_key": wire.FORWARDED_KEY,
     "amount": wire.AMOUNT,
     "port_direction": wire.PORT_DIRECTION,
@@ -99,6 +102,12 @@ _PORT_DIRECTION = (
         for number in range(1, 9)
     )
     + bytes(8)  # unused
+)
+_GAP = (
+    b"\x02\x00\x00\x00\x00\x00\x00\x00"  # in_packets: 2
+    b"\xca\x00\x00\x00\x00\x00\x00\x00"  # in_bytes: 202
+    b"\x03\x00\x00\x00\x00\x00\x00\x00"  # out_packets: 3
+    b"\x2f\x01\x00\x00\x00\x00\x00\x00"  # out_bytes: 303
 )
 _PARTS = [(number, 10 * number) for number in range(1, 9)]
 
@@ -189,6 +198,40 @@ LITERALS: dict[str, tuple[bytes, dict[str, Any]]] = {
         b"\x00\x00\x00\x00"  # unused
         b"curl\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00",  # comm
         {"cookie": 1009, "started": 123456789, "pid": 4243, "unused": 0, "comm": b"curl"},
+    ),
+    "logged_packet": (
+        b"\x00\xca\x9a\x3b\x00\x00\x00\x00"  # time: 1 s
+        + _LOCAL  # source
+        + _REMOTE  # destination
+        + b"\xf1\x03\x01\x00"  # bytes: 66545
+        b"\xd2\x04\x00\x00"  # uid: 1234
+        b"\x07\x00\x00\x00"  # slot: 7
+        b"\x03\x00\x00\x00"  # generation: 3
+        b"\x39\x30"  # source_port: 12345
+        b"\xbb\x01"  # destination_port: 443
+        b"\x2f\x00"  # packets: 47
+        b"\x06"  # protocol: TCP
+        b"\x01",  # direction: PACKET_OUT
+        {
+            "time": 1_000_000_000,
+            "source": _LOCAL,
+            "destination": _REMOTE,
+            "bytes": 66_545,
+            "uid": 1234,
+            "slot": 7,
+            "generation": 3,
+            "source_port": 12_345,
+            "destination_port": 443,
+            "packets": 47,
+            "protocol": 6,
+            "direction": wire.PACKET_OUT,
+        },
+    ),
+    "gap": (_GAP, {"in_packets": 2, "in_bytes": 202, "out_packets": 3, "out_bytes": 303}),
+    "unlogged": (
+        bytes(32)  # lost
+        + _GAP,  # skipped
+        {"lost": (0, 0, 0, 0), "skipped": (2, 202, 3, 303)},
     ),
     "forwarded_key": (
         _LOCAL  # source
@@ -396,17 +439,18 @@ def test_no_hidden_padding(name: str) -> None:
 
 
 def test_sizes() -> None:
-    """A direction is one cache line, a slot and a flow are two; counters fill pages, to be mapped."""
+    """A direction and a logged packet are one cache line, a slot and a flow are two; counters fill pages."""
     assert wire.DIRECTION.itemsize == 64
+    assert wire.PACKET.itemsize == 64
     assert wire.SLOT.itemsize == wire.FLOW.itemsize == 128
     assert 4096 % wire.PORT_COUNTERS.itemsize == 4096 % wire.TARGET_COUNTERS.itemsize == 0
 
 
 def test_flags() -> None:
     """Bits have the values of the header's."""
-    names = [name for name in HEADER.constants if name.startswith(("SLOT_", "FLOW_", "PORT_"))]
+    names = [name for name in HEADER.constants if name.startswith(("SLOT_", "FLOW_", "PORT_", "PACKET_"))]
 
-    assert len(names) == 16
+    assert len(names) == 18
     assert {name: getattr(wire, name) for name in names} == {name: HEADER.constants[name] for name in names}
 
 
