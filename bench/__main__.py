@@ -12,13 +12,26 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 
-from bench import bus, csvlog, footprint, interfaces, meter, packet, start, throughput, tick
+from bench import (
+    bus,
+    csvlog,
+    footprint,
+    interfaces,
+    logged,
+    meter,
+    packet,
+    packetlog,
+    start,
+    throughput,
+    tick,
+)
 from bench.record import RESULTS, Busy, machine, service_runs, text, write
 from bench.table import Row
 
 #: Told whether to be quick, a benchmark returns its rows; its module's docstring says what they are.
 BENCHMARKS: dict[str, Callable[[bool], list[Row]]] = {
     "meter": meter.benchmark,
+    "logged": logged.benchmark,
     "interfaces": interfaces.benchmark,
     "packet": packet.benchmark,
     "throughput": throughput.benchmark,
@@ -27,6 +40,7 @@ BENCHMARKS: dict[str, Callable[[bool], list[Row]]] = {
     "start": start.benchmark,
     "bus": bus.benchmark,
     "csv": csvlog.benchmark,
+    "packetlog": packetlog.benchmark,
 }
 
 

@@ -70,7 +70,7 @@ def _generated(traffic: Answering, command: str, factor: float, milliseconds: in
     return float(traffic.ask(f"{command} {milliseconds}")) * factor
 
 
-def _iperf3(space: str, group: Path) -> float:
+def iperf3(space: str, group: Path) -> float:
     argv = ["iperf3", "--client", ADDRESSES[4][1], "--json", f"--time={_TICK_UNASKED}"]
     done = subprocess.run(
         inside(argv, space=space, group=group), capture_output=True, text=True, check=False
@@ -82,7 +82,7 @@ def _iperf3(space: str, group: Path) -> float:
 
 
 @contextmanager
-def _iperf3_server(space: str, group: Path) -> Iterator[None]:
+def iperf3_server(space: str, group: Path) -> Iterator[None]:
     argv = inside(["iperf3", "--server", "--forceflush"], space=space, group=group)
     with ending(
         subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
@@ -98,7 +98,7 @@ def _iperf3_server(space: str, group: Path) -> Iterator[None]:
 def _workloads(ends: Cable, group: Path, milliseconds: int) -> Iterator[list[_Workload]]:
     with ExitStack() as stack:
         program = stack.enter_context(compiled("traffic"))
-        stack.enter_context(_iperf3_server(ends.far, group))
+        stack.enter_context(iperf3_server(ends.far, group))
         found = []
         traffic = {}
         for family, addresses in ADDRESSES.items():
@@ -108,7 +108,7 @@ def _workloads(ends: Cable, group: Path, milliseconds: int) -> Iterator[list[_Wo
             run = partial(_generated, traffic[family], command, factor, milliseconds)
             sockets = 2 * milliseconds * 1e-3 / factor if command.startswith("connections") else 0
             found.append(_Workload(what=f"{kind}, IPv{family}", unit=unit, run=run, sockets=sockets))
-        run = partial(_iperf3, ends.near, group)
+        run = partial(iperf3, ends.near, group)
         found.append(_Workload(what="iperf3, TCP, IPv4", unit="Gbit/s", run=run, long=True))
         yield found
 

@@ -15,7 +15,7 @@ _ABSENT = ("ssl", "_ssl", "_hashlib")
 #: numpy imports these (4.6 MB) for whoever may want them; nothing here does. Loaded at first use.
 _LAZY = frozenset({"numpy.random", "numpy.ma", "numpy.fft", "numpy.polynomial"})
 
-_M_MMAP_THRESHOLD, _M_ARENA_MAX = -3, -8
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8
 #: Bytes from which a freed block goes back to the system at once, at the price of page faults for the next.
 _SMALL, _ROOMY = 128 << 10, 16 << 20
 #: Flows from which the faults of a tick (40 ms at 100,000) weigh more than the memory.
@@ -37,9 +37,9 @@ class _LazyFinder:
         return spec
 
 
-def stay_small() -> None:
-    """Call before asyncio and numpy are imported and before any thread is started."""
-    for module in _ABSENT:
+def stay_small(absent: Sequence[str] = _ABSENT) -> None:
+    """Call before asyncio and numpy are imported and before any thread is started. absent: without these."""
+    for module in absent:
         sys.modules[module] = None  # type: ignore[assignment]
     sys.meta_path.insert(0, _LazyFinder)
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
@@ -53,3 +53,10 @@ def make_room(flows: int) -> None:
     """Call after a tick: with very many flows memory is kept for the next one."""
     if flows > _MANY_FLOWS:
         ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, _ROOMY)
+
+
+def keep_memory() -> None:
+    """Freed blocks stay for the next use: for who makes and frees the same arrays all the time."""
+    libc = ctypes.CDLL(None)
+    libc.mallopt(_M_MMAP_THRESHOLD, _ROOMY)
+    libc.mallopt(_M_TRIM_THRESHOLD, _ROOMY)

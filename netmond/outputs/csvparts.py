@@ -29,7 +29,7 @@ _END_FIELDS = struct.Struct("=BiI16s")
 class Part(NamedTuple):
     """The lines of one user."""
 
-    lines: bytes
+    lines: bytes | memoryview
     rows: int
     totals: tuple[int, int]  #: the user's bytes in and out, with these rows
 
@@ -77,7 +77,7 @@ def in_columns(
     flow, out = rows >> 1, rows & 1
     # Places in two columns one behind the other, in and out, or local and remote: this row's, and the other.
     this, other = flow + out * len(flows), flow + (1 - out) * len(flows)
-    sums = _running(delta[:, [IN_BYTES, OUT_BYTES]].T, bounds, totals)
+    sums = running(delta[:, [IN_BYTES, OUT_BYTES]].T, bounds, totals)
     amounts, total_in, total_out = _amounts(delta, sums, flow, this)
     source, target, source_port, target_port = _addresses(snapshot.flows, flows, this, other)
     packets = textcolumns.numbers(delta[:, [IN_PACKETS, OUT_PACKETS]].reshape(-1)[rows])
@@ -100,16 +100,16 @@ def in_columns(
     ]
 
 
-def _running(
+def running(
     amounts: NDArray[np.uint64], bounds: Sequence[int], totals: Sequence[tuple[int, int]]
 ) -> NDArray[Any]:
     """Each user's totals (2, n) after each flow's amounts (2, n): uint64, or objects if those overflow."""
     most = max(max(total) for total in totals) + int(amounts.max()) * amounts.shape[1]
-    amounts = amounts.astype(np.uint64 if most < 1 << 64 else object)
+    amounts = amounts.astype(np.uint64 if most < 1 << 64 else object, copy=False)
     sums: NDArray[Any] = amounts.cumsum(axis=1)
     first = np.array(bounds[:-1])
     before = np.array(totals, amounts.dtype).T - sums[:, first] + amounts[:, first]
-    sums += before.repeat(np.diff(bounds), axis=1)
+    sums += before if len(first) == 1 else before.repeat(np.diff(bounds), axis=1)
     return sums
 
 

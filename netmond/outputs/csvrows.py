@@ -36,12 +36,19 @@ class Mark(NamedTuple):
 _ROW = re.compile(
     rb"(?:in|out),\d+,[0-9a-f:.]*,[0-9a-f:.]*,(\d+\.\d{9}),(\d+),(\d+),\d+,\d+,\d+,[a-z0-9]+,.*,\d+,[^\n]*"
 )
+#: How a comment ends that tells the totals, too.
+_COMMENT = re.compile(rb"#.* timestamp=(\d+\.\d{9}) total_in=(\d+) total_out=(\d+)")
 
 
 def mark(line: bytes) -> Mark | None:
-    """Read a row without its newline; None for the header and anything that is no whole row."""
-    match = _ROW.fullmatch(line)
+    """Read a row or comment without its newline; None for what tells no totals, such as the header."""
+    match = (_COMMENT if line.startswith(b"#") else _ROW).fullmatch(line)
     return Mark(float(match[1]), int(match[2]), int(match[3])) if match else None
+
+
+def count(lines: bytes) -> int:
+    """How many rows there are in some whole lines, which are rows and comments."""
+    return lines.count(b"\n") - lines.count(b"\n#") - lines.startswith(b"#")
 
 
 def last_mark(data: bytes) -> Mark | None:

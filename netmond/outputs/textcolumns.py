@@ -8,10 +8,11 @@ first, each where it ends: what a word has too much is overwritten by the one be
 
 from __future__ import annotations
 
+import re
 import socket
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import Any
 
 import numpy as np
@@ -75,10 +76,23 @@ def numbers(values: NDArray[Any]) -> Column:
         above = values // (unit * 10_000)
         lower = (values - above * (unit * 10_000)).view(np.int64)
         upper = lower // unit
-        halves[word, :, 0] = _FOUR[upper]
-        halves[word, :, 1] = table[lower - upper * unit]
+        halves[word, :, 0] = _FOUR.take(upper)
+        halves[word, :, 1] = table.take(lower - upper * unit)
         values, unit, table = above, 10_000, _FOUR
     return Column(halves.view(np.uint64)[..., 0], lengths)
+
+
+def small_numbers(values: NDArray[np.unsignedinteger[Any]]) -> Column:
+    """Numbers of 16 bits (rows,), with a comma behind each: from a table, in a third of the time."""
+    words, lengths = _small_numbers()
+    places = values.astype(np.intp)
+    return Column(words.take(places)[None], lengths.take(places)[None])
+
+
+@cache
+def _small_numbers() -> tuple[NDArray[np.uint64], NDArray[np.uint8]]:
+    column = numbers(np.arange(1 << 16, dtype=np.uint64))
+    return column.words[0].copy(), column.lengths[0].copy()
 
 
 def times(seconds: NDArray[np.float64]) -> Column:
@@ -87,17 +101,32 @@ def times(seconds: NDArray[np.float64]) -> Column:
         return texts([b"%.9f," % value for value in seconds.tolist()])  # before 2001, after 2286
     whole = seconds.astype(np.int64)
     # Exact: the fraction has at most 23 bits, and 10**9 is a number of 21 bits times 2**9.
-    nanos = np.rint((seconds - whole) * _NANO).astype(np.int64)
+    return _times(whole, np.rint((seconds - whole) * _NANO).astype(np.int64))
+
+
+def exact_times(nanoseconds: NDArray[np.int64]) -> Column:
+    """Unix times in whole nanoseconds (rows,), as seconds with nine decimals, and a comma behind each."""
+    second = int(nanoseconds.min()) // _NANO
+    same = int(nanoseconds.max()) // _NANO == second
+    whole = np.array([second]) if same else nanoseconds // _NANO
+    nanos = nanoseconds - whole * _NANO
+    if not (whole.min() >= _NANO and whole.max() < 10 * _NANO):
+        return texts([b"%d.%09d," % divmod(value, _NANO) for value in nanoseconds.tolist()])
+    return _times(whole, nanos)
+
+
+def _times(whole: NDArray[np.int64], nanos: NDArray[np.int64]) -> Column:
+    """Seconds of ten digits, of each row or of all, and what is beyond them."""
     thousands, tens_of_us = whole // 1000, nanos // 100_000
     first, last = thousands // 10_000, nanos - tens_of_us * 100_000
     upper = last // 1000
-    halves = np.empty((3, len(seconds), 2), np.uint32)
-    halves[0, :, 0] = _FOUR[first]
-    halves[0, :, 1] = _FOUR[thousands - first * 10_000]
-    halves[1, :, 0] = _THREE_AND_POINT[whole - thousands * 1000]
-    halves[1, :, 1] = _FOUR[tens_of_us]
-    halves[2, :, 0] = _FOUR[upper]
-    halves[2, :, 1] = _THREE[last - upper * 1000]
+    halves = np.empty((3, len(nanos), 2), np.uint32)
+    halves[0, :, 0] = _FOUR.take(first)
+    halves[0, :, 1] = _FOUR.take(thousands - first * 10_000)
+    halves[1, :, 0] = _THREE_AND_POINT.take(whole - thousands * 1000)
+    halves[1, :, 1] = _FOUR.take(tens_of_us)
+    halves[2, :, 0] = _FOUR.take(upper)
+    halves[2, :, 1] = _THREE.take(last - upper * 1000)
     words = halves.view(np.uint64)[..., 0]
     return Column(words, np.broadcast_to(_TIME_LENGTHS, words.shape))
 
@@ -106,21 +135,64 @@ def addresses(packed: NDArray[np.void]) -> Column:
     """Addresses V16 (rows,) as text, none for "any", with a comma behind each."""
     quarters = packed.view("<u4").reshape(-1, 4).T.astype(np.int64)
     octets = quarters[3] >> _OCTET_SHIFTS & 0xFF
-    lengths = _OCTET_LENGTHS[octets]
+    lengths = _OCTET_LENGTHS.take(octets)
     octets[3] += 256  # there the comma
-    words = _OCTETS[octets]
+    words = _OCTETS.take(octets)
     words = words[::2] >> 8 * lengths[1::2].astype(np.uint64) | words[1::2]
     lengths = lengths[::2] + lengths[1::2]
     other = (quarters[0] | quarters[1] | quarters[2] ^ 0xFFFF0000).nonzero()[0]
     if not len(other):
         return Column(words, lengths)
-    named = looked_up(packed[other].tolist(), lambda key: f"{address(key)},".encode())
-    count = len(named.words)
-    column = Column(*(np.zeros((max(2, count), len(packed)), kind) for kind in (np.uint64, np.uint8)))
+    column = Column(*(np.zeros((_GROUPS, len(packed)), kind) for kind in (np.uint64, np.uint8)))
     column.words[-2:], column.lengths[-2:] = words, lengths
-    column.lengths[:, other] = 0
-    column.words[-count:, other], column.lengths[-count:, other] = named.words, named.lengths
+    column.words[:, other], column.lengths[:, other] = _addresses6(packed[other])
+    other = other[(quarters[:3, other] == 0).all(axis=0)]
+    if len(other):  # "any", ::1, and those that end as IPv4 does
+        named = looked_up(packed[other].tolist(), lambda key: f"{address(key)},".encode())
+        column.lengths[:, other] = 0
+        count = len(named.words)
+        column.words[-count:, other], column.lengths[-count:, other] = named.words, named.lengths
     return column
+
+
+def _addresses6(packed: NDArray[np.void]) -> tuple[NDArray[np.uint64], NDArray[np.uint8]]:
+    """Words and lengths (8, rows) of IPv6 addresses as RFC 5952 writes them, a word for each group.
+
+    The longest run of zeros is left out: of its groups the first is a colon, or two in front of all; the
+    address' last group is the comma then.
+    """
+    groups = packed.view(">u2").reshape(-1, _GROUPS).T.astype(np.uint16)
+    in_run = _runs()[:, np.packbits(groups == 0, axis=0)[0]]
+    digits = _hexadecimal().take(groups).astype(np.uint64) << 24 | _GROUP_ENDS
+    natural = 2 + (groups > 0xF) + (groups > 0xFF) + (groups > 0xFFF)
+    run = in_run != _NO_RUN
+    return np.where(run, _RUN_TEXTS, digits), np.where(run, in_run, natural.astype(np.uint8))
+
+
+_GROUPS, _NO_RUN = 8, 0xFF
+_GROUP_ENDS = _table([b":"] * 7 + [b","], "<u8")[:, None] >> 56 << 56
+_RUN_TEXTS = _table([8 * b":"] * 7 + [7 * b":" + b","], "<u8")[:, None]
+
+
+@cache
+def _hexadecimal() -> NDArray[np.uint32]:
+    """Four digits for each number of 16 bits."""
+    return _table((b"%4x" % number for number in range(1 << 16)), "<u4")
+
+
+@cache
+def _runs() -> NDArray[np.uint8]:
+    """For each pattern of groups that are zero (the first is the highest bit), how many characters each
+    group (8, patterns) has in the run that is left out."""
+    lengths = np.full((_GROUPS, 256), _NO_RUN, np.uint8)
+    for pattern in range(256):
+        runs = [match.span() for match in re.finditer("1{2,}", f"{pattern:08b}")]
+        for begin, end in sorted(runs, key=lambda span: span[0] - span[1])[:1]:
+            lengths[begin:end, pattern] = 0
+            lengths[begin, pattern] = 2 if begin == 0 else 1
+            if end == _GROUPS:
+                lengths[-1, pattern] = 1
+    return lengths
 
 
 @lru_cache(maxsize=4096)
@@ -154,12 +226,12 @@ def lines(first: Sequence[Column], second: Sequence[Column]) -> tuple[NDArray[np
 
     Each row has at least 8 characters in the first columns, and in the second.
     """
-    at = np.zeros(first[0].words.shape[1], np.intp)  # where the next word of each row ends
+    total = np.zeros(first[0].words.shape[1], np.uint32)
     for column in (*first, *second):
         for length in column.lengths:
-            at += length
-    ends = at.cumsum()
-    at[:] = ends
+            total += length
+    ends = total.cumsum(dtype=np.intp)
+    at = ends.copy()  # where the next word of each row ends
     buffer = np.empty(_WORD + int(ends[-1]), np.uint8)  # in front is room for what is too much
     # One begins at each byte.
     words: NDArray[np.uint64] = np.ndarray(len(buffer) - _WORD + 1, np.uint64, buffer, strides=(1,))

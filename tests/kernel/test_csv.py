@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import csv
+import gzip
 import signal
+from functools import partial
 from pathlib import Path
+
+import pytest
 
 from tests.kernel.capture import Figures
 from tests.kernel.conftest import USER, Scene
@@ -13,6 +17,19 @@ from tests.kernel.running import Netmond
 
 DATAGRAM = 101 + 28
 EVERY_SECOND = {"output.csv.interval": 1}
+
+
+def all_rows_of(netmond: Netmond, uid: int = USER) -> list[dict[str, str]]:
+    """The rows of all files of a user, rotated and compressed ones, too, oldest first."""
+    log = netmond.logs / "users" / str(uid) / f"traffic_user_all_{uid}.log"
+    texts = {
+        file.name.removesuffix(".gz"): gzip.decompress(file.read_bytes())
+        if file.suffix == ".gz"
+        else file.read_bytes()
+        for file in [*log.parent.glob("*Z"), *log.parent.glob("*Z.gz")]
+    }
+    old = [row for name in sorted(texts) for row in csv.DictReader(texts[name].decode().splitlines())]
+    return old + rows_of(netmond, uid)
 
 
 def rows_of(netmond: Netmond, uid: int = USER) -> list[dict[str, str]]:
@@ -150,3 +167,46 @@ def test_killed(scene: Scene) -> None:
     netmond.stop()
 
     assert check_sums(rows_of(netmond)) == (52, 52 * DATAGRAM) * 2
+
+
+@pytest.mark.parametrize("end", [signal.SIGTERM, signal.SIGKILL])
+def test_a_flow_that_outlasts_its_daemon(scene: Scene, end: signal.Signals) -> None:
+    """The next daemon takes up what the kernel has; its rows begin where those of the one before ended."""
+    netmond = scene.daemon(config={**EVERY_SECOND, "daemon.keep_counting": "always"})
+    scene.machine.bpffs(netmond.run / "bpf")
+    netmond.start()
+    server, user = scene.server(), scene.user()
+    port = server.do("echo_server", local=["10.23.1.2", 0])
+    user.do("udp", name="a", peer=["10.23.1.2", port])
+    user.do("exchange", name="a", count=23, size=101)
+    eventually(lambda: len(rows_of(netmond)) == 2, "the rows of 23 datagrams")
+
+    netmond.stop(end)
+    user.do("exchange", name="a", count=7, size=101)
+    netmond.start()
+    eventually(lambda: len(rows_of(netmond)) == 4, "the rows of what came after")
+
+    assert check_sums(rows_of(netmond)) == netmond.user(USER) == (30, 30 * DATAGRAM) * 2
+
+
+def test_killed_with_rotated_files(scene: Scene) -> None:
+    """Small files, and a SIGKILL after each few: all together tell each row once, compressed or not."""
+    netmond = scene.netmond(config={**EVERY_SECOND, "output.csv.rotate_size": "4K"})
+    server, user = scene.server(), scene.user()
+    port = server.do("echo_server", local=["10.23.1.2", 0])
+
+    def is_written(octets: int) -> bool:
+        rows = rows_of(netmond)
+        return bool(rows) and last_totals(rows) == (octets, octets)
+
+    for turn in (1, 2):
+        count = turn * 31 * 3
+        expected = (count, count * DATAGRAM) * 2
+        user.do("many", prefix=f"m{turn}", count=31, peer=["10.23.1.2", port], exchanges=3, size=101)
+        user.do("close_all")
+        eventually(partial(is_written, count * DATAGRAM), "the last row is there")
+        netmond.stop(signal.SIGKILL)
+        assert check_sums(all_rows_of(netmond)) == expected
+        netmond.start()
+    packed = netmond.logs / "users" / str(USER)
+    eventually(lambda: list(packed.glob("*Z.gz")) and not list(packed.glob("*Z")), "all are compressed")

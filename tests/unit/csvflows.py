@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import math
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from ipaddress import ip_address
@@ -56,13 +57,21 @@ def snapshot(
 ) -> Snapshot:
     empty = table([])
     return Snapshot(
-        tick=0, time=START + after, interval=1.0, since=START, users=empty, units=empty, processes=empty,
-        flows=table(list(flows)), interfaces=empty, targets=empty, unit_names=units,
+        tick=math.ceil(after), time=START + after, interval=1.0, since=START, users=empty, units=empty,
+        processes=empty, flows=table(list(flows)), interfaces=empty, targets=empty, unit_names=units,
     )  # fmt: skip
 
 
 def config(log_dir: Path, **options: Any) -> OutputConfig:
     return OutputConfig(name="csv", log_dir=log_dir, state_dir=log_dir, options={"interval": 1, **options})
+
+
+class SettledOutput(CsvOutput):
+    """Rotated files are compressed when `write` returns, so that tests can tell which there are."""
+
+    def write(self, snapshot: Snapshot) -> None:
+        super().write(snapshot)
+        assert self.logs.compressor.settle(60)
 
 
 #: Starts an output with the options given; see outputs().
@@ -75,7 +84,7 @@ def outputs(log_dir: Path, **options: Any) -> Iterator[Start]:
     with ExitStack() as stack:
 
         def start(where: Path = log_dir, **more: Any) -> CsvOutput:
-            output = CsvOutput()
+            output = SettledOutput()
             output.init(config(where, **options, **more))
             output.write(snapshot(0))
             stack.callback(output.close)

@@ -16,8 +16,9 @@ import numpy as np
 import pytest
 
 from netmond.model import NOBODY_UID, FlowKind
-from netmond.outputs import csvrows, files, userlog
-from netmond.outputs.csv import CLEAN_UP, OPEN_LOGS, CsvOutput
+from netmond.outputs import csvrows, files, rotated
+from netmond.outputs.csv import CsvOutput
+from netmond.outputs.logs import CLEAN_UP, OPEN_LOGS
 from tests.unit.csvflows import (
     ALICE,
     BOB,
@@ -65,6 +66,16 @@ class TestRows:
         assert [tuple(row[column] for column in columns) for row in rows_of(tmp_path)] == [
             ("in", "100", "100", "0"), ("out", "200", "100", "200"), ("in", "70", "170", "200"),
         ]  # fmt: skip
+
+    def test_what_an_earlier_daemon_has_written(self, tmp_path: Path) -> None:
+        """The snapshot before the first tick says how things were left: there new rows begin."""
+        output = CsvOutput()
+        output.init(config(tmp_path))
+        output.write(snapshot(0, flow(1, received=100)))
+        output.write(snapshot(1, flow(1, received=123)))
+        output.close()
+
+        assert [row["bytes"] for row in rows_of(tmp_path)] == ["23"]
 
     def test_rows_in_any_order(self, start: Start, tmp_path: Path) -> None:
         """Differences are by flow id, wherever the row is in the snapshot."""
@@ -367,7 +378,7 @@ class TestRotation:
 
     def test_cap_of_all(self, start: Start, tmp_path: Path) -> None:
         """Beyond keep_total the oldest files of all users go first."""
-        output = start(rotate_size=4096, keep_total=11000)
+        output = start(rotate_size=4096, keep_total=17000)
         for number in range(1, 20):
             uid = ALICE if number < 10 else BOB
             many = [flow(number * 100 + i, uid, received=23 + i, ended=True) for i in range(50)]
@@ -564,7 +575,7 @@ class TestTrouble:
         (tmp_path / "users" / str(ALICE)).unlink()
         output.write(snapshot(9, flow(1, received=23 * 9)))
 
-        assert [record.message for record in caplog.records if record.name == "netmond.outputs.csv"] == [
+        assert [record.message for record in caplog.records if record.name == "netmond.outputs.logs"] == [
             "CSV files of user 1009 cannot be used: 1009: Not a directory",
             "CSV files can be used again; 7 rows were lost so far",
         ]
@@ -590,7 +601,7 @@ class TestTrouble:
 
         users = os.open(tmp_path / "users", os.O_RDONLY)
         try:
-            assert userlog.uids(users) == []
+            assert rotated.uids(users) == []
         finally:
             os.close(users)
 

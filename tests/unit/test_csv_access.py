@@ -17,7 +17,7 @@ import pytest
 
 from netmond.model import Snapshot
 from netmond.outputs import files
-from netmond.outputs.csv import CLEAN_UP
+from netmond.outputs.logs import CLEAN_UP
 from tests.unit.csvflows import ALICE, BOB, Start, config, flow, lost, outputs, path_of, rows_of, snapshot
 
 #: Belongs to nobody here, and does not fit into a signed number of 32 bits.

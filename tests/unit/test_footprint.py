@@ -41,13 +41,23 @@ def test_no_openssl() -> None:
 def test_the_whole_daemon_needs_none() -> None:
     """All that the daemon imports comes without OpenSSL, LLVM and GLib."""
     code = (
-        "import netmond.daemon\n"
+        "import netmond.daemon, netmond.outputs.exported\n"
         "maps = open('/proc/self/maps').read()\n"
         "print([name for name in ('libssl', 'libcrypto', 'libLLVM', 'libbcc', 'libglib') if name in maps])\n"
         "print([name for name in ('bcc', 'gi', 'rich', 'pyroute2', 'psutil') if sys.modules.get(name)])\n"
     )
 
     assert run(code).splitlines() == ["[]", "[]"]
+
+
+def test_nothing_of_the_exporter() -> None:
+    """Who exports nothing has no code for it in memory."""
+    code = (
+        "import netmond.daemon\n"
+        "print([name for name in sys.modules if name.startswith('netmond.') and 'export' in name])\n"
+    )
+
+    assert run(code) == "[]"
 
 
 def test_numpy_without_what_nobody_uses() -> None:
