@@ -46,6 +46,16 @@ BUILT_IN: Mapping[str, str] = {
     "journal": "netmond.outputs.journal:JournalOutput",
 }
 
+#: Those that run in the exporter, a process with IP sockets and libraries that the daemon does without.
+#: Their keys are in netmond.export.options: the daemon checks them, and never imports the modules.
+EXPORTED: Mapping[str, str] = {
+    "json": "netmond.export.json_lines:JsonOutput",
+    "syslog": "netmond.export.syslog:SyslogOutput",
+    "prometheus": "netmond.export.prometheus:PrometheusOutput",
+    "push": "netmond.export.push:PushOutput",
+    "ipfix": "netmond.export.ipfix:IpfixOutput",
+}
+
 
 class Output(Protocol):
     """What every output has.
@@ -95,8 +105,9 @@ Factory = Callable[[], Output]
 
 def find(name: str) -> Factory:
     """The class of an output, built in or installed; ConfigError if there is none or it cannot be loaded."""
-    if name in BUILT_IN:
-        module, _, attribute = BUILT_IN[name].partition(":")
+    ours = {**BUILT_IN, **EXPORTED}
+    if name in ours:
+        module, _, attribute = ours[name].partition(":")
         try:
             return cast(Factory, getattr(import_module(module), attribute))
         except ImportError as error:  # a package that only this output needs is not installed
@@ -105,7 +116,7 @@ def find(name: str) -> Factory:
 
     found = {entry.name: entry for entry in entry_points(group=GROUP)}
     if name not in found:
-        known = sorted({*BUILT_IN, *found})
+        known = sorted({*ours, *found})
         hint = did_you_mean(name, known) or f", there are: {', '.join(known)}"
         raise ConfigError(f"unknown output [output.{plain(name)}]{hint}")
     try:
@@ -114,9 +125,18 @@ def find(name: str) -> Factory:
         raise ConfigError(f"output {name} ({found[name].value}) cannot be loaded: {error!r}") from error
 
 
-def enabled(config: Config) -> list[str]:
-    """Names of the outputs that shall run: the built-in ones and those with a section, unless disabled."""
-    return [name for name in dict.fromkeys((*BUILT_IN, *config.outputs)) if config.output(name).enabled]
+def own(config: Config) -> dict[str, OutputConfig]:
+    """The outputs in the daemon's own process: the built-in ones and those of others that have a section.
+
+    They run unless their section says ``enabled = false``.
+    """
+    names = dict.fromkeys((*BUILT_IN, *config.outputs))
+    return {name: config.output(name) for name in names if name not in EXPORTED}
+
+
+def exported(config: Config) -> dict[str, OutputConfig]:
+    """The outputs in the exporter that have a section; they, too, run unless it says ``enabled = false``."""
+    return {name: output for name, output in config.outputs.items() if name in EXPORTED}
 
 
 def check(config: Config) -> list[str]:
@@ -125,13 +145,22 @@ def check(config: Config) -> list[str]:
     An output that does not exist or does not load is a warning: the others run.
     """
     warnings: list[str] = []
-    for name in enabled(config):
+    for name, output in (own(config) | exported(config)).items():
         try:
-            output = find(name)
+            settings = _settings(name) if output.enabled else None
         except ConfigError as error:
             warnings.append(f"{error}; ignored")
             continue
-        settings: Sequence[Setting] | None = getattr(output, "options", None)
         if settings is not None:
-            warnings += read_options(settings, config.output(name))[1]
+            warnings += read_options(settings, output)[1]
     return warnings
+
+
+def _settings(name: str) -> Sequence[Setting] | None:
+    """The keys of an output, None if it does not tell."""
+    if name in EXPORTED:
+        from netmond.export.options import OPTIONS  # for who has such an output only
+
+        return OPTIONS[name]
+    settings: Sequence[Setting] | None = getattr(find(name), "options", None)
+    return settings

@@ -1,269 +1,43 @@
-"""Runs the outputs: a thread and a bounded queue each, so that none delays a tick or another output."""
+"""Runs the outputs: each with a thread of its own, and those of the exporter in its process."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 import math
-import threading
 import time
-from collections import deque
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from netmond.config import Config, OutputConfig
-from netmond.errors import NetmondError
 from netmond.model import Feature, FeatureState, Loss, Snapshot
-from netmond.outputs import carry, protocol
+from netmond.outputs import protocol
+from netmond.outputs.worker import DISABLED, Worker
+
+if TYPE_CHECKING:
+    from netmond.outputs.exported import Exporter
 
 log = logging.getLogger(__name__)
 
-#: Snapshots that may wait for an output. Few: one with 100,000 flows takes 20 MB.
-DEPTH = 2
-
-#: Rows of ended flows that may be carried over while snapshots are dropped.
-CARRIED_ROWS = 65536
-
-#: Seconds until an output that failed is started again: the first pause and, doubling, the longest.
-BACK_OFF = (1.0, 60.0)
-
-DISABLED = "disabled by configuration"
-
-
-@dataclass(frozen=True, slots=True)
-class _Order:
-    """Close the output, then open it with this configuration, or leave it closed without one."""
-
-    config: OutputConfig | None
-
-
-class Worker:
-    """One output and its thread. Its public methods are for the event loop and return at once."""
-
-    def __init__(
-        self,
-        name: str,
-        output: protocol.Output,
-        *,
-        depth: int = DEPTH,
-        carried_rows: int = CARRIED_ROWS,
-        back_off: tuple[float, float] = BACK_OFF,
-    ) -> None:
-        self.name = name
-        self.config: OutputConfig | None = None
-        self._output = output
-        self._depth, self._carried_rows = depth, carried_rows
-        self._first_pause, self._longest_pause = back_off
-        # What the loop hands to the thread and the counters; touched with the condition held only.
-        self._changed = threading.Condition()
-        self._snapshots: deque[Snapshot] = deque()
-        self._carried: list[carry.Ended] = []
-        self._order: _Order | None = None
-        self._stopping = False
-        self._behind = False  # snapshots were dropped, and it did not catch up since
-        self._dropped = self._rows_lost = self._errors = 0
-        # Written by the thread, read by the loop, each replaced as a whole.
-        self._own_losses: tuple[Loss, ...] = ()
-        self._problem = ""
-        self._limitation = ""
-        self._period = math.inf
-        # A hung output must not keep the process alive, hence daemon.
-        self._thread = threading.Thread(target=self._work, name=f"output-{name}", daemon=True)
-
-    def configure(self, config: OutputConfig | None) -> None:
-        """Start the output, start it again with another configuration, or close it for now (None)."""
-        with self._changed:
-            self.config = config
-            self._period = math.inf if config is None else 0.0  # until it is open and says so
-            self._order = _Order(config)
-            if config is None:
-                self._discard()
-            self._changed.notify()
-        if self._thread.ident is None:
-            self._thread.start()
-
-    def publish(self, snapshot: Snapshot) -> None:
-        """Hand over a snapshot. If too many wait, the oldest makes room and its ended flows stay."""
-        with self._changed:
-            if self.config is None or self._stopping:
-                return
-            self._behind = self._behind and bool(self._snapshots)
-            self._snapshots.append(snapshot)
-            if len(self._snapshots) > self._depth:
-                self._behind = True
-                self._drop(self._snapshots.popleft())
-            self._changed.notify()
-
-    def stop(self) -> None:
-        """Let the thread deliver what waits, close the output and end."""
-        with self._changed:
-            self._stopping = True
-            self._changed.notify()
-
-    def join(self, seconds: float) -> bool:
-        """Wait for the thread to end; False if it does not. What is left counts as dropped."""
-        if self._thread.ident is not None:
-            self._thread.join(seconds)
-        with self._changed:
-            self._discard()
-        return not self._thread.is_alive()
-
-    def losses(self) -> tuple[Loss, ...]:
-        """This output's lines of the loss ledger."""
-        name = f"output.{self.name}"
-        return (
-            Loss(
-                name=f"{name}.dropped",
-                count=self._dropped,
-                meaning="snapshots not delivered: the output was too slow, failed or was switched off",
-            ),
-            Loss(
-                name=f"{name}.ended-flows",
-                count=self._rows_lost,
-                meaning="last figures of ended flows not delivered, because too many waited already",
-            ),
-            Loss(
-                name=f"{name}.errors",
-                count=self._errors,
-                meaning="failures after which the output was started again",
-            ),
-            *self._own_losses,
-        )
-
-    @property
-    def period(self) -> float:
-        """Seconds between two snapshots that the output needs; infinite if it needs none now."""
-        return self._period
-
-    def feature(self) -> Feature:
-        """Whether the output works."""
-        name = f"output.{self.name}"
-        if self.config is None:
-            return Feature(name=name, state=FeatureState.OFF, reason=DISABLED)
-        problem = self._problem
-        if not problem and self._behind:
-            problem = "does not keep up; snapshots are dropped until it does"
-        problem = problem or self._limitation
-        return Feature(
-            name=name, state=FeatureState.DEGRADED if problem else FeatureState.ON, reason=problem
-        )
-
-    def _drop(self, snapshot: Snapshot) -> None:
-        """Count a snapshot as not delivered; keep the rows that no later one repeats."""
-        self._dropped += 1
-        room = self._carried_rows - sum(map(len, self._carried))
-        rows, lost = carry.ended(snapshot, max(0, room))
-        self._rows_lost += lost
-        if len(rows):
-            self._carried.append(rows)
-
-    def _discard(self) -> None:
-        """Count everything that waits as not delivered."""
-        while self._snapshots:
-            self._drop(self._snapshots.popleft())
-        self._rows_lost += sum(map(len, self._carried))
-        self._carried.clear()
-
-    def _work(self) -> None:
-        """The thread: everything that touches the output, in order."""
-        config: OutputConfig | None = None
-        is_open = False
-        pause = 0.0
-        while (task := self._next(is_open, None if config is None or is_open else pause)) != "stop":
-            if isinstance(task, Snapshot):
-                problem = self._attempt(self._output.write, task)
-            else:
-                if isinstance(task, _Order):
-                    if is_open:
-                        self._report(self._attempt(self._output.close))
-                    config, is_open, pause = task.config, False, 0.0
-                if config is None:
-                    continue
-                problem = self._attempt(self._output.init, config)
-            is_open = not problem
-            self._period = self._asked_for() if is_open else math.inf
-            self._report(problem, task=task)
-            if problem:
-                self._attempt(self._output.close)
-                pause = min(max(2 * pause, self._first_pause), self._longest_pause)
-            elif isinstance(task, Snapshot):
-                pause = 0.0
-        if is_open:
-            self._report(self._attempt(self._output.close))
-
-    def _next(self, is_open: bool, pause: float | None) -> _Order | Snapshot | str:
-        """Wait for what to do next: an order, a snapshot, ``stop``, or ``open`` once `pause` is over."""
-        with self._changed:
-            self._changed.wait_for(
-                lambda: self._order or self._stopping or (is_open and self._snapshots), pause
-            )
-            if self._order is not None:
-                order, self._order = self._order, None
-                return order
-            if not is_open or not self._snapshots:
-                return "stop" if self._stopping else "open"
-            snapshot = self._snapshots.popleft()
-            carried, self._carried = self._carried, []
-        return carry.add(snapshot, carried)
-
-    def _asked_for(self) -> float:
-        """How often the open output needs a snapshot; what does not say gets all there can be."""
-        return float(self._output.period()) if isinstance(self._output, protocol.Periodic) else 0.0
-
-    def _attempt(self, call: Callable[..., None], *arguments: object) -> str:
-        """Call the output; what went wrong, or nothing."""
-        try:
-            call(*arguments)
-            if isinstance(self._output, protocol.Lossy):
-                self._own_losses = tuple(self._output.losses())
-            if isinstance(self._output, protocol.Limited):
-                self._limitation = str(self._output.limitation())
-        except NetmondError as error:
-            return str(error)
-        except (Exception, SystemExit) as error:
-            return f"{type(error).__name__}: {error}"
-        return ""
-
-    def _report(self, problem: str, task: object = None) -> None:
-        """Count and log a failure; a delivered snapshot ends it."""
-        if problem:
-            with self._changed:
-                self._errors += 1
-                if isinstance(task, Snapshot):
-                    self._drop(task)
-            if problem != self._problem:
-                log.error("Output %s failed and will be started again: %s", self.name, problem)
-            self._problem = problem
-        elif self._problem and isinstance(task, Snapshot):
-            log.info("Output %s works again", self.name)
-            self._problem = ""
-
 
 class Runner:
-    """All outputs of the daemon. Belongs to its event loop; only `close` waits for anything."""
+    """Outputs in threads of this process. Belongs to one thread; only `close` waits for anything."""
 
     def __init__(
-        self, config: Config, *, find: Callable[[str], protocol.Factory] = protocol.find,
+        self, *, find: Callable[[str], protocol.Factory] = protocol.find,
         new_worker: Callable[[str, protocol.Output], Worker] = Worker,
     ) -> None:  # fmt: skip
-        self._config = config
         self._find = find
         self._new_worker = new_worker
         self._workers: dict[str, Worker] = {}
         self._unavailable: dict[str, Feature] = {}
 
-    def start(self) -> None:
-        """Start every enabled output."""
-        self.apply(self._config)
-
-    def apply(self, config: Config) -> None:
-        """Start, restart and close outputs so that they run as configured; the unchanged run on."""
-        self._config = config
+    def apply(self, outputs: Mapping[str, OutputConfig]) -> None:
+        """Start, restart and close outputs so that these run, if enabled; the unchanged run on."""
         self._unavailable.clear()
-        wanted = set(protocol.enabled(config))
-        for name in dict.fromkeys((*protocol.BUILT_IN, *config.outputs, *self._workers)):
-            if name in wanted:
-                self._start(name, config.output(name))
+        for name in dict.fromkeys((*outputs, *self._workers)):
+            if name in outputs and outputs[name].enabled:
+                self._start(name, outputs[name])
             elif name not in self._workers:
                 self._unavailable[name] = self._off(name, DISABLED)
             elif self._workers[name].config is not None:
@@ -304,10 +78,65 @@ class Runner:
 
     async def close(self, seconds: float = 5.0) -> None:
         """Deliver what waits and close every output; give up on those that take longer than that."""
-        for worker in self._workers.values():
-            worker.stop()
-        end = time.monotonic() + seconds
-        for worker in self._workers.values():
-            left = max(0.0, end - time.monotonic())
-            if not await asyncio.to_thread(worker.join, left):
-                log.warning("Output %s did not stop within %g s and is left behind", worker.name, seconds)
+        await end(list(self._workers.values()), seconds)
+
+
+async def end(workers: Sequence[Worker], seconds: float) -> None:
+    """Stop all of them at once, and wait for them for so long."""
+    for worker in workers:
+        worker.stop()
+    deadline = time.monotonic() + seconds
+    for worker in workers:
+        left = max(0.0, deadline - time.monotonic())
+        if not await asyncio.to_thread(worker.join, left):
+            log.warning("Output %s did not stop within %g s and is left behind", worker.name, seconds)
+
+
+class Outputs:
+    """All outputs of the daemon. Belongs to its event loop; only `close` waits for anything."""
+
+    def __init__(
+        self, config: Config, *, find: Callable[[str], protocol.Factory] = protocol.find,
+        new_worker: Callable[[str, protocol.Output], Worker] = Worker,
+    ) -> None:  # fmt: skip
+        self._config = config
+        self._own = Runner(find=find, new_worker=new_worker)
+        self._exporter: Exporter | None = None
+
+    def start(self) -> None:
+        """Start every enabled output."""
+        self.apply(self._config)
+
+    def apply(self, config: Config) -> None:
+        """Start, restart and close outputs so that they run as configured; the unchanged run on."""
+        self._own.apply(protocol.own(config))
+        exported = protocol.exported(config)
+        if exported and self._exporter is None:
+            from netmond.outputs.exported import Exporter  # who exports nothing needs none of it in memory
+
+            self._exporter = Exporter()
+        if self._exporter:
+            self._exporter.apply(exported, config.daemon.log_level)
+
+    def publish(self, snapshot: Snapshot) -> None:
+        """Hand a snapshot to every output. Never blocks."""
+        self._own.publish(snapshot)
+        if self._exporter:
+            self._exporter.publish(snapshot)
+
+    def period(self) -> float:
+        """Seconds between two snapshots that the outputs need; infinite if none needs any."""
+        return min(self._own.period(), self._exporter.period if self._exporter else math.inf)
+
+    def losses(self) -> tuple[Loss, ...]:
+        """The outputs' lines of the loss ledger."""
+        return (*self._own.losses(), *(self._exporter.losses() if self._exporter else ()))
+
+    def features(self) -> tuple[Feature, ...]:
+        """One line for every output: on, degraded with the last error, or off with the reason."""
+        return (*self._own.features(), *(self._exporter.features() if self._exporter else ()))
+
+    async def close(self, seconds: float = 5.0) -> None:
+        """Deliver what waits and close every output; give up on those that take longer than that."""
+        exported = (self._exporter.close(seconds),) if self._exporter else ()
+        await asyncio.gather(self._own.close(seconds), *exported)

@@ -17,7 +17,8 @@ from netmond.config import Config, OutputConfig, defaults
 from netmond.errors import ConfigError
 from netmond.model import COUNTERS, FeatureState, Loss, Snapshot, Table
 from netmond.outputs import carry
-from netmond.outputs.runner import Runner, Worker
+from netmond.outputs.runner import Outputs
+from netmond.outputs.worker import Worker
 
 DEADLINE = 10.0
 
@@ -248,7 +249,7 @@ class TestWorker:
         assert (losses(worker)["output.fake.errors"], losses(worker)["output.fake.dropped"]) == (1, 1)
         assert worker.feature().state is FeatureState.ON
         assert [
-            record.levelname for record in caplog.records if record.name == "netmond.outputs.runner"
+            record.levelname for record in caplog.records if record.name == "netmond.outputs.worker"
         ] == ["ERROR"]
 
     def test_what_an_output_cannot_do(self, worker: Worker, fake: Fake) -> None:
@@ -398,7 +399,7 @@ class TestWorker:
         assert worker.join(DEADLINE)
 
 
-class TestRunner:
+class TestOutputs:
     @staticmethod
     def config(**outputs: OutputConfig) -> Config:
         """Without the built-in outputs."""
@@ -409,32 +410,32 @@ class TestRunner:
         """start, publish, reload, close: only what changed is started again."""
         other = Fake()
         made = {"fake": fake, "other": other}
-        runner = Runner(self.config(fake=CONFIG, other=CONFIG), find=lambda name: lambda: made[name])
-        runner.start()
-        runner.publish(snapshot(1))
+        outputs = Outputs(self.config(fake=CONFIG, other=CONFIG), find=lambda name: lambda: made[name])
+        outputs.start()
+        outputs.publish(snapshot(1))
         fake.wait(2)
         other.wait(2)
-        runner.apply(self.config(fake=replace(CONFIG, options={"colour": 23}), other=CONFIG))
-        runner.publish(snapshot(2))
-        asyncio.run(runner.close())
+        outputs.apply(self.config(fake=replace(CONFIG, options={"colour": 23}), other=CONFIG))
+        outputs.publish(snapshot(2))
+        asyncio.run(outputs.close())
 
         assert fake.calls == [("init", {}), (1, []), "close", ("init", {"colour": 23}), (2, []), "close"]
         assert other.calls == [("init", {}), (1, []), (2, []), "close"]
-        assert {feature.name: feature.state for feature in runner.features()} == {
+        assert {feature.name: feature.state for feature in outputs.features()} == {
             "output.csv": FeatureState.OFF, "output.journal": FeatureState.OFF,
             "output.fake": FeatureState.ON, "output.other": FeatureState.ON,
         }  # fmt: skip
 
     def test_removed_and_back(self, fake: Fake) -> None:
         """An output whose section disappears is closed, and goes on with its memory when it is back."""
-        runner = Runner(self.config(fake=CONFIG), find=lambda name: lambda: fake)
-        runner.start()
+        outputs = Outputs(self.config(fake=CONFIG), find=lambda name: lambda: fake)
+        outputs.start()
         fake.wait(1)
-        runner.apply(self.config())
+        outputs.apply(self.config())
         fake.wait(1)
-        runner.apply(self.config(fake=CONFIG))
+        outputs.apply(self.config(fake=CONFIG))
         fake.wait(1)
-        asyncio.run(runner.close())
+        asyncio.run(outputs.close())
 
         assert fake.calls == [("init", {}), "close", ("init", {}), "close"]
 
@@ -446,36 +447,36 @@ class TestRunner:
                 raise ConfigError("there is no such output")
             return (lambda: fake) if name == "fake" else lambda: 1 / 0  # type: ignore[return-value]
 
-        runner = Runner(self.config(missing=CONFIG, broken=CONFIG, fake=CONFIG), find=find)
-        runner.start()
-        runner.publish(snapshot(1))
-        asyncio.run(runner.close())
+        outputs = Outputs(self.config(missing=CONFIG, broken=CONFIG, fake=CONFIG), find=find)
+        outputs.start()
+        outputs.publish(snapshot(1))
+        asyncio.run(outputs.close())
 
-        reasons = {feature.name: feature.reason for feature in runner.features()}
+        reasons = {feature.name: feature.reason for feature in outputs.features()}
         assert reasons["output.missing"] == "there is no such output"
         assert reasons["output.broken"] == "division by zero"
         assert fake.calls == [("init", {}), (1, []), "close"]
 
     def test_close_has_a_deadline(self, fake: Fake, caplog: pytest.LogCaptureFixture) -> None:
         """A hung output does not keep the daemon from stopping, which is said."""
-        runner = Runner(self.config(fake=CONFIG), find=lambda name: lambda: fake)
+        outputs = Outputs(self.config(fake=CONFIG), find=lambda name: lambda: fake)
         fake.gate.clear()
-        runner.start()
-        runner.publish(snapshot(1))
+        outputs.start()
+        outputs.publish(snapshot(1))
         assert fake.writing.wait(DEADLINE)
 
-        asyncio.run(runner.close(0.0))
+        asyncio.run(outputs.close(0.0))
 
         assert "Output fake did not stop within 0 s" in caplog.text
         fake.gate.set()
 
     def test_losses_of_all(self, fake: Fake) -> None:
         """Every output has its lines in the loss ledger, also the ones it counts itself."""
-        runner = Runner(self.config(fake=CONFIG), find=lambda name: lambda: fake)
-        runner.start()
-        runner.publish(snapshot(1))
-        asyncio.run(runner.close())
+        outputs = Outputs(self.config(fake=CONFIG), find=lambda name: lambda: fake)
+        outputs.start()
+        outputs.publish(snapshot(1))
+        asyncio.run(outputs.close())
 
-        assert [loss.name for loss in runner.losses()] == [
+        assert [loss.name for loss in outputs.losses()] == [
             "output.fake.dropped", "output.fake.ended-flows", "output.fake.errors", "output.fake.own",
         ]  # fmt: skip

@@ -9,6 +9,7 @@ from pathlib import Path
 import netmonctl
 import netmond
 from netmond.bus import names
+from netmond.outputs.exported import SOCKET_VARIABLE
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -49,14 +50,27 @@ def test_activation() -> None:
     assert service["D-BUS Service"]["SystemdService"] == unit["Install"]["Alias"]
 
 
-def test_user() -> None:
-    """The unit's user is the one that is made at installation, and the one the bus lets have the name."""
-    unit = ini("systemd/netmond.service")
-    users = re.findall(r"^u (\S+)", (ROOT / "packaging/sysusers/netmond.conf").read_text(), re.MULTILINE)
+def users() -> list[str]:
+    """The users that are made at installation."""
+    return re.findall(r"^u (\S+)", (ROOT / "packaging/sysusers/netmond.conf").read_text(), re.MULTILINE)
+
+
+def test_users() -> None:
+    """The units' users are those that are made at installation; the bus lets one of them have the name."""
+    daemon, exporter = ini("systemd/netmond.service"), ini("systemd/netmond-export.service")
     policy = (ROOT / "packaging/dbus/org.netmond1.conf").read_text()
 
-    assert users == [unit["Service"]["User"]]
-    assert f'<policy user="{users[0]}">\n    <allow own="{names.BUS_NAME}"/>' in policy
+    assert users() == [daemon["Service"]["User"], exporter["Service"]["User"]]
+    assert f'<policy user="{users()[0]}">\n    <allow own="{names.BUS_NAME}"/>' in policy
+
+
+def test_way_to_the_exporter() -> None:
+    """The daemon looks for the exporter at its socket, which nobody else may use."""
+    socket = ini("systemd/netmond-export.socket")["Socket"]
+    units = (ROOT / "systemd/netmond.service").read_text()
+
+    assert f"\nEnvironment={SOCKET_VARIABLE}={socket['ListenStream']}\n" in units
+    assert (socket["SocketUser"], socket["SocketMode"]) == (users()[0], "0600")
 
 
 def test_build_dependencies() -> None:
