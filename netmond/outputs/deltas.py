@@ -12,26 +12,36 @@ WRITTEN = 4
 
 
 class Deltas:
-    """The figures last taken of every open flow. Forwarded flows belong to no user and are left out."""
+    """The figures last taken of every open flow; without `forwarded`, of those that belong to a user."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, forwarded: bool = False) -> None:
+        self._forwarded = forwarded
         self._ids = np.zeros(0, np.uint64)
         self._taken = np.zeros((0, WRITTEN), np.uint64)
         self._order: NDArray[np.intp] | None = None  # of the ids, once they were searched
 
     def take_ended(self, flows: Table) -> tuple[NDArray[np.intp], NDArray[np.uint64]]:
         """Rows that appear for the last time and exchanged anything, and what (rows, 4)."""
-        return self._take(flows, self._of_users(flows, np.flatnonzero(flows.columns["ended"])))
+        return self._take(flows, self._wanted(flows, np.flatnonzero(flows.columns["ended"])))
 
     def take_open(self, flows: Table) -> tuple[NDArray[np.intp], NDArray[np.uint64]]:
         """The same for all other rows; from now on they count from these figures."""
-        rows = self._of_users(flows, np.flatnonzero(~flows.columns["ended"].astype(bool)))
+        rows = self._wanted(flows, np.flatnonzero(~flows.columns["ended"].astype(bool)))
         active = self._take(flows, rows)
         self._ids, self._taken, self._order = flows.columns["id"][rows], flows.counters[rows, :WRITTEN], None
         return active
 
-    @staticmethod
-    def _of_users(flows: Table, rows: NDArray[np.intp]) -> NDArray[np.intp]:
+    def taken(self) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
+        """Ids (n,) and figures (n, 4), to `resume` from. The arrays are live."""
+        return self._ids, self._taken
+
+    def resume(self, ids: NDArray[np.uint64], taken: NDArray[np.uint64]) -> None:
+        """Go on from there, or anew without rows."""
+        self._ids, self._taken, self._order = ids, taken, None
+
+    def _wanted(self, flows: Table, rows: NDArray[np.intp]) -> NDArray[np.intp]:
+        if self._forwarded:
+            return rows
         forwarded = flows.columns["kind"][rows] == FlowKind.FORWARDED.value
         of_users: NDArray[np.intp] = rows[~forwarded & (flows.columns["uid"][rows] != NOBODY_UID)]
         return of_users

@@ -110,7 +110,7 @@ class JournalOutput:
             self._summarise(self._last)
         counts = tuple(self._last.users.counters[:, :4].sum(axis=0).tolist())
         self._send(
-            MessageId.STOPPED, INFO, f"netmond stops reporting, users had {_traffic(counts)}",
+            MessageId.STOPPED, INFO, f"netmond stops reporting, users had {traffic(counts)}",
             {"NETMOND_SINCE": f"{self._last.since:.6f}", **_fields(counts)},
         )  # fmt: skip
         self._last = None
@@ -201,7 +201,7 @@ class JournalOutput:
         for uid, counts in _top(users, self._users, self._top):
             user = self._names.lookup(int(uid))
             self._deliver(
-                MessageId.USER_SUMMARY, INFO, f"User {user} {_traffic(counts)} in {period:.0f} s",
+                MessageId.USER_SUMMARY, INFO, f"User {user} {traffic(counts)} in {period:.0f} s",
                 {
                     "NETMOND_USER": user, "NETMOND_USER_UID": uid,
                     "NETMOND_PERIOD": f"{period:.0f}", **_fields(counts),
@@ -209,7 +209,7 @@ class JournalOutput:
             )  # fmt: skip
         for target, counts in _top(targets, self._targets, self._top):
             self._deliver(
-                MessageId.TARGET_SUMMARY, INFO, f"Target {target} {_traffic(counts)} in {period:.0f} s",
+                MessageId.TARGET_SUMMARY, INFO, f"Target {target} {traffic(counts)} in {period:.0f} s",
                 {"NETMOND_TARGET": target, "NETMOND_PERIOD": f"{period:.0f}", **_fields(counts)},
             )  # fmt: skip
         self._users, self._targets = users, targets
@@ -249,7 +249,8 @@ def _fields(counts: Counts) -> dict[str, str]:
     return {f"NETMOND_{name.upper()}": str(count) for name, count in zip(COUNTERS[:4], counts, strict=True)}
 
 
-def _traffic(counts: Counts) -> str:
+def traffic(counts: Counts) -> str:
+    """What was exchanged, for reading."""
     return f"{_size(counts[IN_BYTES])} in, {_size(counts[OUT_BYTES])} out"
 
 
