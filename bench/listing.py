@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from netmond.footprint import stay_small
 
 if TYPE_CHECKING:
-    from netmond.model import Network, Snapshot
+    from netmond.model import Network, PacketLog, Snapshot
 
 
 class _Monitor:
@@ -41,6 +41,16 @@ class _Monitor:
     async def monitor_interface(self, name: str, attach: str) -> None: ...
 
     async def unmonitor_interface(self, name: str) -> None: ...
+
+    def list_packet_logs(self) -> Sequence[PacketLog]:
+        return ()
+
+    async def enable_packet_log(self, uids: Sequence[int] | None, every: int) -> None: ...
+
+    async def disable_packet_log(self, uids: Sequence[int] | None) -> None: ...
+
+    def open_log(self, uid: int) -> int:
+        raise FileNotFoundError
 
     async def reload(self) -> list[str]:
         return []

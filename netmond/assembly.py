@@ -20,13 +20,17 @@ from netmond.handover import Handover, RunDirectory
 from netmond.interfaces import Interfaces
 from netmond.kernel import links, programs, wire
 from netmond.kernel.cgroups import CgroupPaths, find_cgroup2
+from netmond.kernel.compile import Loaded
 from netmond.kernel.devices import devices
 from netmond.kernel.owners import Process, find_owners
+from netmond.kernel.packet_log import PacketLogTables
+from netmond.kernel.programs import PACKET_LOG_MAPS
 from netmond.kernel.queues import queues
 from netmond.kernel.tables import InterfaceTables, SocketTables
 from netmond.ledger import Ledger
 from netmond.meter import Meter
 from netmond.model import Feature, FeatureState, Loss, Network
+from netmond.packetlog.given import Kernel
 from netmond.ports import Ports
 from netmond.succession import MeterSuccession, TrafficSuccession
 from netmond.targets import Targets
@@ -45,6 +49,7 @@ class Parts:
     directory: RunDirectory
     sockets: Sockets | None = None
     find_owners: Callable[[Iterable[int]], Mapping[int, Process]] | None = None
+    packet_log: Kernel = field(default_factory=lambda: Kernel(reason="the meter is off"))
     traffic: Traffic | None = None
     features: list[Feature] = field(default_factory=list)
     closing: ExitStack = field(default_factory=ExitStack)
@@ -135,9 +140,18 @@ def _sockets(config: Config, totals: Totals, handover: Handover, parts: Parts) -
     parts.meter_succession = succession
     if programs.OWNERS_PROGRAM in loaded.programs:
         parts.find_owners = partial(find_owners, loaded.programs[programs.OWNERS_PROGRAM])
+    parts.packet_log = _packet_log(config, loaded)
     state = FeatureState.DEGRADED if loaded.notes else FeatureState.ON
     parts.features.append(Feature(name="meter", state=state, reason="; ".join(loaded.notes)))
     return Sockets(meter=succession.meter, ledger=succession.ledger, whole=cgroup == root)
+
+
+def _packet_log(config: Config, loaded: Loaded) -> Kernel:
+    tables = PacketLogTables.open(loaded.maps)
+    if tables is None:
+        return Kernel(reason="; ".join(loaded.notes))
+    maps = {name: loaded.maps[name] for name in (*PACKET_LOG_MAPS, "flows")}
+    return Kernel(maps=maps, tables=tables, slots=config.meter.slots)
 
 
 def _cgroup(root: Path, wanted: str) -> Path:

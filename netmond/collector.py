@@ -95,6 +95,7 @@ class Collector:
         now = self._now()
         before = self._traffic.interfaces.look(kernel_first=True) if self._traffic else None
         usage = self._sockets.meter.tick(now) if self._sockets else None
+        read = self._clock.monotonic_ns()
         flows = usage.flows if usage else FlowRows()
         interfaces, targets = _EMPTY_INTERFACES, _EMPTY_TARGETS
         if self._traffic and before:
@@ -104,7 +105,8 @@ class Collector:
             self._traffic.interfaces.refresh(after.devices)
             self._traffic.ports.add_forwarded(flows, now)
             interfaces, targets = self._traffic.ports.table(now), self._traffic.targets.table(now)
-        self.snapshot = self._snapshot(now, self.snapshot.tick + 1, usage, flows, interfaces, targets)
+        snapshot = self._snapshot(now, self.snapshot.tick + 1, usage, flows, interfaces, targets)
+        self.snapshot = replace(snapshot, read=read)
         self._duration = (self._clock.monotonic_ns() - now.monotonic_ns) / 1e9
         return self.snapshot
 

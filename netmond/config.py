@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
-from netmond import __version__
+from netmond import __version__, xtrace_environment
 from netmond.errors import ConfigError
 from netmond.model import Network
 from netmond.settings import (
@@ -351,6 +351,7 @@ def load(
     files.add(path, required=bool(given))
     for drop_in in _drop_ins(path.with_suffix(".d")) if path.suffix == ".toml" else []:
         files.add(drop_in, required=False)
+    files.warnings += xtrace_environment.apply(environ, files.outputs)
 
     sections: dict[str, dict[str, Any]] = {section: {} for section in SECTIONS}
     origins: dict[str, Given] = {}

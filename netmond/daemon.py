@@ -9,22 +9,27 @@ import os
 import signal
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from time import monotonic, time
 
 from netmond import __version__
 from netmond.assembly import Parts
 from netmond.bus.authority import Authority
 from netmond.bus.service import Service
+from netmond.byhand import ByHand
 from netmond.collector import Collector, Traffic
 from netmond.config import Config, needs_restart
 from netmond.errors import LimitExceeded, NetmondError, NoSuchTarget, Unavailable
 from netmond.footprint import make_room
 from netmond.kernel import netlink
-from netmond.model import Feature, FeatureState, Loss, Network, Snapshot
+from netmond.model import Feature, FeatureState, Loss, Network, PacketLog, Snapshot
 from netmond.notify import be_patient, notify
-from netmond.outputs import protocol
+from netmond.outputs import protocol, reader
+from netmond.outputs.csv import CsvOutput
+from netmond.outputs.custody import Custody
 from netmond.outputs.log import LogControl, reloaded
-from netmond.outputs.runner import Runner
+from netmond.outputs.runner import Outputs
+from netmond.packetlog.supervisor import PacketLogs
 from netmond.query import network_text
 from netmond.search import OwnerSearch
 from netmond.totals import Totals
@@ -46,7 +51,10 @@ class Daemon:
     version: str = __version__
     _collector: Collector = field(init=False)
     _search: OwnerSearch | None = field(init=False, default=None)
-    _outputs: Runner = field(init=False)
+    _by_hand: ByHand = field(init=False)
+    _outputs: Outputs = field(init=False)
+    _packet_logs: PacketLogs = field(init=False)
+    _configuring: asyncio.Task[None] | None = None
     _service: Service = field(init=False)
     _authority: Authority = field(init=False)
     _names: Names = field(default_factory=Names)
@@ -57,7 +65,9 @@ class Daemon:
     _stopping: asyncio.Event = field(default_factory=asyncio.Event)
 
     def __post_init__(self) -> None:
-        self._outputs = Runner(self.config)
+        custody = Custody()
+        self._outputs = Outputs(self.config, find=partial(_find_output, custody))
+        self._packet_logs = PacketLogs(self.parts.packet_log, custody, lambda: self.config, self._tick)
         self._authority = Authority(group=self.config.access.group)
         last = self.parts.meter_succession
         if last and last.since is not None:
@@ -78,6 +88,7 @@ class Daemon:
         )
         if self.parts.sockets and self.parts.find_owners:
             self._search = OwnerSearch(self.parts.sockets.meter, self.parts.find_owners)
+        self._by_hand = ByHand(self._packet_logs, self.config.daemon.state_dir)
         self._service = Service(self, self._names, self._authority)
 
     # -- running -------------------------------------------------------------------------------------
@@ -99,6 +110,7 @@ class Daemon:
         try:
             self._tick()
             notify(f"READY=1\nSTATUS={self._summary()}")
+            self._configuring = asyncio.create_task(self._begin_packet_logs())
             await self._tick_until_stopped()
         finally:
             notify("STOPPING=1")
@@ -134,6 +146,16 @@ class Daemon:
         notify(f"WATCHDOG=1\nSTATUS={self._summary()}")
         self._publish()  # last: from then on the outputs' threads want the interpreter, too
 
+    async def _begin_packet_logs(self) -> None:
+        await self._configure_packet_logs()
+        await self._by_hand.resume()
+
+    async def _configure_packet_logs(self) -> None:
+        try:
+            await self._packet_logs.configure()
+        except NetmondError as error:
+            log.warning("%s", error)
+
     def _collect(self) -> bool:
         try:
             self._collector.tick()
@@ -155,6 +177,7 @@ class Daemon:
             *self.totals.losses(),
             *self.parts.losses(),
             *self._outputs.losses(),
+            *self._packet_logs.losses(),
         )
 
     def _publish(self) -> None:
@@ -166,6 +189,9 @@ class Daemon:
         if self._search:
             self._search.close()
         await self._service.close()
+        if self._configuring:
+            self._configuring.cancel()
+        await self._packet_logs.close()
         if self._collect():  # what came in since the last tick belongs into the files
             self._publish()
         await self.totals.save()
@@ -184,11 +210,13 @@ class Daemon:
             pass
         if self.parts.traffic:
             self.parts.traffic.interfaces.refresh()
+        self._collector.refresh()
 
     def _features(self) -> tuple[Feature, ...]:
         interfaces = (self.parts.traffic.interfaces.feature(),) if self.parts.traffic else ()
         others = self.parts.restart_feature(), self._bus, self._authority.feature()
-        return (*self.parts.features, *interfaces, *others, *self._outputs.features())
+        outputs = *self._outputs.features(), self._packet_logs.feature()
+        return (*self.parts.features, *interfaces, *others, *outputs)
 
     # -- targets ---------------------------------------------------------------------------------------
 
@@ -260,6 +288,18 @@ class Daemon:
         self._collector.refresh()
         self._keep()
 
+    def list_packet_logs(self) -> Sequence[PacketLog]:
+        return self._packet_logs.infos()
+
+    async def enable_packet_log(self, uids: Sequence[int] | None, every: int) -> None:
+        await self._by_hand.enable(uids, every)
+
+    async def disable_packet_log(self, uids: Sequence[int] | None) -> None:
+        await self._by_hand.disable(uids)
+
+    def open_log(self, uid: int) -> int:
+        return reader.open_log(self.config.output("csv"), uid)
+
     async def reload(self) -> list[str]:
         notify("RELOADING=1")
         try:
@@ -290,6 +330,7 @@ class Daemon:
         be_patient(self._longest_pause())
         self._authority.group = config.access.group
         self._outputs.apply(config)
+        self._configuring = asyncio.get_running_loop().create_task(self._configure_packet_logs())
         if self.parts.sockets:
             self.parts.sockets.meter.set_idle(config.meter.idle)
         if self.parts.traffic:
@@ -317,3 +358,11 @@ class Daemon:
             await self.reload()
         except NetmondError as error:
             log.error("The old configuration stays in force: %s", error)
+
+
+def _find_output(custody: Custody, name: str) -> protocol.Factory:
+    """The CSV output shares its files with the packet log."""
+    factory = protocol.find(name)
+    if factory is CsvOutput:
+        return lambda: CsvOutput(custody)
+    return factory

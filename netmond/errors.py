@@ -45,6 +45,10 @@ class NoSuchInterface(NotFound):
     code = "NoSuchInterface"
 
 
+class NoSuchLog(NotFound):
+    code = "NoSuchLog"
+
+
 class AlreadyExists(NetmondError):
     code = "AlreadyExists"
 

@@ -138,6 +138,21 @@ class InterfaceInfo:
     kernel: Mapping[str, int] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PacketLog:
+    """A user whose packets are logged one by one; NOBODY_UID stands for everyone not named.
+
+    lost: what the log lacks because rows could not be delivered or written, in wire packets and bytes.
+    """
+
+    uid: int
+    every: int  #: one of so many packets is logged, 1: all
+    since: float  #: wall clock
+    rows: int = 0
+    lost_packets: int = 0
+    lost_bytes: int = 0
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Growth:
     """What an interface's counters grew by, between one reading of them and another."""
@@ -191,6 +206,7 @@ class Snapshot:
 
     tick: int  #: number of ticks since start
     time: float  #: wall clock, Unix seconds
+    read: int = 0  #: ns, monotonic: what sockets did until then is in it, and little that they did after
     interval: float  #: seconds the rates were taken over
     since: float  #: wall clock at which counting began: totals of users, units and processes go on over a
     #: restart of the daemon until the next boot; interfaces count from when they are monitored

@@ -13,15 +13,16 @@ import logging
 import socket
 from collections import deque
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 from dbus_next.aio.message_bus import MessageBus
 from dbus_next.constants import BusType, MessageFlag, MessageType
 from dbus_next.message import Message
 
-from netmond.bus import messages, names
+from netmond.bus import descriptors, messages, names
+from netmond.bus.descriptors import Descriptor
 from netmond.bus.frames import MAX_MESSAGE, Frames, Head, head_of, without_body
-from netmond.bus.messages import Remote
+from netmond.bus.messages import Outgoing, Remote
 from netmond.bus.reading import MAX_VALUES, read
 from netmond.errors import LimitExceeded
 
@@ -52,12 +53,20 @@ class Refused(LookupError):
         self.name = name
 
 
+class _Waiting(NamedTuple):
+    """A message to be sent, or the rest of one."""
+
+    data: memoryview
+    files: tuple[Descriptor, ...]
+    future: asyncio.Future[None] | None
+
+
 class _Writer:
     """Sends messages in order, as fast as the socket takes them."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
-        self._queue: deque[tuple[memoryview, asyncio.Future[None] | None]] = deque()
+        self._queue: deque[_Waiting] = deque()
         self._queued = 0
         self._stalled: asyncio.TimerHandle | None = None  # while the socket takes nothing
         self.room = asyncio.Event()
@@ -67,7 +76,8 @@ class _Writer:
         """Queue a message, if any, and send what can be sent. Nothing is sent before the bus greeted us."""
         if msg is not None:
             data = memoryview(msg._marshall())  # type: ignore[no-untyped-call]
-            self._queue.append((data, future))
+            files = msg.files if isinstance(msg, Outgoing) else ()
+            self._queue.append(_Waiting(data, files, future))
             self._queued += len(data)
         if self._queued > MAX_QUEUED:
             self._give_up()
@@ -78,12 +88,12 @@ class _Writer:
     def _flush(self) -> None:
         try:
             while self._queue:
-                data, future = self._queue[0]
-                sent = self._connection._sock.send(data)
+                data, files, future = self._queue[0]
+                sent = descriptors.send(self._connection._sock, data, files)
                 self._queued -= sent
                 self._taken()
                 if sent < len(data):
-                    self._queue[0] = (data[sent:], future)
+                    self._queue[0] = _Waiting(data[sent:], (), future)
                     continue
                 self._queue.popleft()
                 if future is not None and not future.done():
@@ -118,20 +128,24 @@ class _Writer:
         """Fail everything that waits to be sent, and let nobody wait for room."""
         if self._stalled is not None:
             self._stalled.cancel()
-        for _, future in self._queue:
-            if future is not None and not future.done():
-                future.set_exception(error)
-                future.exception()  # nobody has to look at it
+        for waiting in self._queue:
+            if waiting.future is not None and not waiting.future.done():
+                waiting.future.set_exception(error)
+                waiting.future.exception()  # nobody has to look at it
         self._queue.clear()
         self._queued = 0
         self.room.set()
 
 
 class Connection(MessageBus):
-    """A dbus-next MessageBus, hardened. `address` None is the system bus."""
+    """A dbus-next MessageBus, hardened. `address` None is the system bus.
+
+    It can send descriptors and receives none: those that come with a message are closed by the kernel,
+    because it is read with recv(2).
+    """
 
     def __init__(self, address: str | None = None) -> None:
-        super().__init__(bus_address=address, bus_type=BusType.SYSTEM)  # type: ignore[arg-type]
+        super().__init__(bus_address=address, bus_type=BusType.SYSTEM, negotiate_unix_fd=True)  # type: ignore[arg-type]
         self._out = self._writer = _Writer(self)  # type: ignore[assignment]
         self._frames = Frames()
         #: Told of each message before it is read, with its size; true if it need not be read.

@@ -5,12 +5,13 @@ from __future__ import annotations
 import inspect
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from dbus_next.message import Message
 
 from netmond.bus import marshal, names
 from netmond.bus.authority import Action, Authority, Caller
+from netmond.bus.descriptors import Descriptor, opened
 from netmond.bus.standard import Introspectable, ObjectManager, Peer, Properties
 from netmond.bus.typed import Interface, Method, StandardError
 from netmond.errors import LimitExceeded, NetmondError
@@ -20,6 +21,14 @@ log = logging.getLogger(__name__)
 
 #: Largest answer in bytes; a message bus disconnects whoever sends more than 32 MiB.
 MAX_ANSWER = 24 << 20
+
+
+class Answer(NamedTuple):
+    """What a method returns, as it is sent."""
+
+    signature: str
+    encoded: bytearray
+    files: tuple[Descriptor, ...]
 
 
 class Subtree(Protocol):
@@ -61,8 +70,8 @@ class Dispatcher:
         """Make the children of `path` whatever `subtree` says they are at the time of a call."""
         self._subtrees[path] = subtree
 
-    async def call(self, caller: Caller, message: Message) -> tuple[str, bytearray]:
-        """Signature and encoded body of the answer. Raises StandardError and NetmondError."""
+    async def call(self, caller: Caller, message: Message) -> Answer:
+        """The answer to a call. Raises StandardError and NetmondError."""
         await self._turn(caller.uid)
         await self._hide(caller, message)
         interface, method = self._member(message)
@@ -78,10 +87,11 @@ class Dispatcher:
             audit.changed(caller.uid, message.path, interface.name, method.name, message.body)
         values = [result] if len(method.gives) == 1 else result or ()
         await self._turn(caller.uid)  # rows are made while they are encoded
+        values, files = opened(values)
         encoded = marshal.encode(method.out_signature, values)
         if len(encoded) > MAX_ANSWER:
             raise LimitExceeded("the answer is too large for the message bus; set a limit or filter")
-        return method.out_signature, encoded
+        return Answer(method.out_signature, encoded, files)
 
     def find(self, path: str) -> tuple[Interface, ...] | None:
         """The interfaces of the object at `path`, beside the standard ones; None if there is none."""

@@ -8,8 +8,10 @@ from dataclasses import dataclass
 from netmond import query
 from netmond.bus import names
 from netmond.bus.authority import Action, Caller
+from netmond.bus.descriptors import Passed
 from netmond.bus.marshal import plain_options
 from netmond.bus.monitor import Monitor
+from netmond.bus.packetlogs import PacketLogs
 from netmond.bus.typed import Interface, Options, method, property_, signal
 from netmond.bus.viewing import Viewing
 from netmond.errors import InvalidArgs, LimitExceeded, NoSuchTarget
@@ -29,6 +31,7 @@ class Manager(Interface):
 
     monitor: Monitor
     viewing: Viewing
+    logs: PacketLogs
 
     reloaded = signal("Reloaded", "warnings:as")
 
@@ -94,6 +97,22 @@ class Manager(Interface):
     async def unmonitor_interface(self, caller: Caller, name: str, options: Options) -> None:
         query.check_options({}, plain_options(options))
         await self.monitor.unmonitor_interface(name)
+
+    @method("EnablePacketLog", "users:au options:a{sv}", action=Action.MANAGE)
+    async def enable_packet_log(self, caller: Caller, users: list[int], options: Options) -> None:
+        await self.logs.enable(users, options)
+
+    @method("DisablePacketLog", "users:au options:a{sv}", action=Action.MANAGE)
+    async def disable_packet_log(self, caller: Caller, users: list[int], options: Options) -> None:
+        await self.logs.disable(users, options)
+
+    @method("ListPacketLogs", *_LIST)
+    async def list_packet_logs(self, caller: Caller, options: Options) -> tuple[object, Row]:
+        return await self.logs.rows(caller, options)
+
+    @method("OpenLog", "uid:u options:a{sv}", "file:h")
+    async def open_log(self, caller: Caller, uid: int, options: Options) -> Passed:
+        return await self.logs.file(caller, uid, options)
 
     @method("Reload", "options:a{sv}", "warnings:as", action=Action.MANAGE)
     async def reload(self, caller: Caller, options: Options) -> list[str]:

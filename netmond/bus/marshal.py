@@ -18,13 +18,14 @@ from dbus_next.signature import Variant as ReceivedVariant
 INTEGER_TYPES: Mapping[str, str] = {
     **dict.fromkeys(("uid", "pid", "flows", "flow_count", "family", "index", "srtt_us", "retransmits"), "u"),
     **dict.fromkeys(("local_port", "remote_port"), "q"),
-    "total": "u",
+    **dict.fromkeys(("total", "every"), "u"),
     **dict.fromkeys(("line_packets", "line_bytes"), "x"),
 }
 
 _STRUCTS = {
     "y": struct.Struct("<B"), "n": struct.Struct("<h"), "q": struct.Struct("<H"), "i": struct.Struct("<i"),
     "u": struct.Struct("<I"), "x": struct.Struct("<q"), "t": struct.Struct("<Q"), "d": struct.Struct("<d"),
+    "h": struct.Struct("<I"),
 }  # fmt: skip
 _LENGTH = struct.Struct("<I")
 _PADDING = [bytes(n) for n in range(8)]
@@ -42,8 +43,9 @@ class Variant(NamedTuple):
 def encode(signature: str, values: Sequence[Any]) -> bytearray:
     """The body of a message. Variants are Variant or, in an a{sv}, plain values as described at `type_of`.
 
-    Structs are any sequence, arrays any iterable, dictionaries mappings or pairs. A wrong type raises
-    TypeError, ValueError, AttributeError or struct.error.
+    Structs are any sequence, arrays any iterable, dictionaries mappings or pairs; "h" is the place among the
+    descriptors sent with the message. A wrong type raises TypeError, ValueError, AttributeError or
+    struct.error.
     """
     buffer = bytearray()
     for encoder, value in zip(_encoders(signature), values, strict=True):

@@ -9,10 +9,12 @@ from dbus_next.constants import MessageFlag, MessageType
 from dbus_next.message import Message
 
 from netmond.bus import marshal, names
+from netmond.bus.descriptors import Descriptor
 from netmond.bus.marshal import Variant
 
 _LITTLE_ENDIAN, _PROTOCOL_VERSION = ord("l"), 1
-_PATH, _INTERFACE, _MEMBER, _ERROR_NAME, _REPLY_SERIAL, _DESTINATION, _SIGNATURE = 1, 2, 3, 4, 5, 6, 8
+_PATH, _INTERFACE, _MEMBER, _ERROR_NAME, _REPLY_SERIAL, _DESTINATION = 1, 2, 3, 4, 5, 6
+_SIGNATURE, _UNIX_FDS = 8, 9
 
 
 class Remote(NamedTuple):
@@ -40,9 +42,12 @@ class Call(Protocol):
 class Outgoing(Message):
     """A message whose body is bytes; dbus-next's own marshalling is not used."""
 
-    def __init__(self, *, encoded: bytes | bytearray = b"", **header: Any) -> None:
+    def __init__(
+        self, *, encoded: bytes | bytearray = b"", files: tuple[Descriptor, ...] = (), **header: Any
+    ) -> None:
         super().__init__(**header)
         self.encoded = encoded
+        self.files = files
 
     def _marshall(self, negotiate_unix_fd: bool = False) -> bytearray:
         fields = [
@@ -53,6 +58,7 @@ class Outgoing(Message):
             (_REPLY_SERIAL, "u", self.reply_serial),
             (_DESTINATION, "s", self.destination),
             (_SIGNATURE, "g", self.signature),
+            (_UNIX_FDS, "u", len(self.files)),
         ]
         header = [_LITTLE_ENDIAN, self.message_type.value, int(self.flags), _PROTOCOL_VERSION]
         header += [len(self.encoded), self.serial]
@@ -75,8 +81,10 @@ def call(where: Remote, member: str, signature: str, values: Sequence[Any]) -> O
     )
 
 
-def method_return(call: Call, signature: str, encoded: bytes | bytearray) -> Outgoing:
-    """The result of a call."""
+def method_return(
+    call: Call, signature: str, encoded: bytes | bytearray, files: tuple[Descriptor, ...]
+) -> Outgoing:
+    """The result of a call, and the files that go with it."""
     return Outgoing(
         message_type=MessageType.METHOD_RETURN,
         flags=MessageFlag.NO_REPLY_EXPECTED,
@@ -84,6 +92,7 @@ def method_return(call: Call, signature: str, encoded: bytes | bytearray) -> Out
         reply_serial=call.serial,
         signature=signature,
         encoded=encoded,
+        files=files,
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
-from netmond.model import Network, Snapshot
+from netmond.model import Network, PacketLog, Snapshot
 
 
 class Monitor(Protocol):
@@ -52,6 +52,19 @@ class Monitor(Protocol):
 
     async def unmonitor_interface(self, name: str) -> None:
         """Stop monitoring an interface: NoSuchInterface."""
+
+    def list_packet_logs(self) -> Sequence[PacketLog]:
+        """Whose packets are logged one by one now."""
+
+    async def enable_packet_log(self, uids: Sequence[int] | None, every: int) -> None:
+        """Log each packet, or one of `every`, of these users or (None) of all, until that is disabled, also
+        after a restart: LimitExceeded, Unavailable."""
+
+    async def disable_packet_log(self, uids: Sequence[int] | None) -> None:
+        """Log no packets of these users or (None) of anybody any more: NotFound if they were not logged."""
+
+    def open_log(self, uid: int) -> int:
+        """A descriptor for reading of the user's CSV log, at its begin: NoSuchLog, Unavailable."""
 
     async def reload(self) -> list[str]:
         """Read the configuration again; return its warnings: ConfigError keeps the old one."""

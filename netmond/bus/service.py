@@ -23,12 +23,13 @@ from netmond.bus.manager import Manager, features
 from netmond.bus.marshal import Variant
 from netmond.bus.messages import BUS, Outgoing, Remote
 from netmond.bus.monitor import Monitor
+from netmond.bus.packetlogs import PacketLogs
 from netmond.bus.polkit import Polkit
 from netmond.bus.standard import ObjectManager, Properties
 from netmond.bus.target import Targets, properties
 from netmond.bus.turns import Turns
 from netmond.bus.typed import Signal, StandardError
-from netmond.bus.unread import Unread
+from netmond.bus.unread import DESCRIPTOR, Unread
 from netmond.bus.viewing import Viewing
 from netmond.errors import AccessDenied, LimitExceeded, NetmondError
 from netmond.model import Network
@@ -72,10 +73,11 @@ class Service:
         self._link = Link(self, address=address, first_retry=first_retry)
         self._polkit = authority.polkit = Polkit(self._link)
         viewing = Viewing(monitor=monitor, names=user_names, authority=authority)
+        logs = PacketLogs(monitor=monitor, names=user_names, authority=authority)
         self._turns = Turns(self._link.room)
         self._unread = Unread(self._kept)
         self._dispatcher = Dispatcher(authority, self._turn)
-        self._dispatcher.export(names.ROOT_PATH, Manager(monitor=monitor, viewing=viewing))
+        self._dispatcher.export(names.ROOT_PATH, Manager(monitor=monitor, viewing=viewing, logs=logs))
         self._dispatcher.export(names.LOG_CONTROL_PATH, LogControl(monitor=monitor))
         self._dispatcher.export_below(names.TARGETS_PATH, Targets(monitor=monitor))
 
@@ -126,12 +128,12 @@ class Service:
             await self._turns.take(uid)
 
     async def _kept(self, name: str) -> int:
-        """Bytes that the bus keeps for a connection that does not read; 0 if it does not tell."""
+        """What the bus keeps for a connection that does not read, in bytes; 0 if it does not tell."""
         try:
             (stats,) = await self._link.ask(_STATS, "GetConnectionStats", "s", name)
+            return int(stats["OutgoingBytes"].value + DESCRIPTOR * stats["OutgoingFDs"].value)
         except (OSError, LookupError):
             return 0
-        return int(stats["OutgoingBytes"].value)
 
     async def _announce(self) -> None:
         """Tell all news in order, from the manager's path, a few at a time: there may be 10,000."""
@@ -213,7 +215,8 @@ class Service:
         if caller is not None:
             if self._unread.hopeless(caller.uid):
                 return  # not even refusals are read
-            self._unread.sent(caller.uid, caller.name, len(reply.encoded) + _HEADER)
+            size = len(reply.encoded) + _HEADER + DESCRIPTOR * len(reply.files)
+            self._unread.sent(caller.uid, caller.name, size)
         self._link.send(reply)
 
     def _start(self, work: Any) -> None:

@@ -1,7 +1,7 @@
 """Answers that nobody fetches: the bus keeps them, and counts them against whoever sent them.
 
-A dbus-daemon that keeps 127 MiB of netmond's messages, for anybody, reads nothing more from netmond. So a
-user with many unread answers gets no more of them.
+A dbus-daemon that keeps 127 MiB of netmond's messages, or 64 descriptors in them, for anybody, reads nothing
+more from netmond. So a user with many unread answers gets no more of them.
 """
 
 from __future__ import annotations
@@ -12,6 +12,9 @@ from collections.abc import Awaitable, Callable
 
 #: Bytes of answers a user may leave unread before there are no more, but for short errors.
 MAX_UNREAD = 8 << 20
+
+#: Bytes that a descriptor counts for: of either a bus takes so many, then no more.
+DESCRIPTOR = (127 << 20) // 64
 
 #: Seconds for which a user is believed to read nothing.
 _PAUSE = 1.0

@@ -6,7 +6,9 @@ Reads one JSON request a line, writes one JSON answer a line. Values inside an a
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import json
+import os
 import sys
 from typing import Any
 
@@ -57,7 +59,15 @@ async def answer(bus: MessageBus, signals: asyncio.Queue[Message], request: dict
         return None
     if reply.message_type is MessageType.ERROR:
         return {"error": reply.error_name, "text": reply.body[0] if reply.body else ""}
-    return {"body": plain(reply.body), "signature": reply.signature}
+    body = [taken(fd) for fd in reply.unix_fds] or plain(reply.body)
+    return {"body": body, "signature": reply.signature}
+
+
+def taken(fd: int) -> dict[str, Any]:
+    """What can be said of a file that came as an answer."""
+    with open(fd, "rb") as file:
+        flags = fcntl.fcntl(fd, fcntl.F_GETFL)
+        return {"content": file.read().decode(), "writable": flags & os.O_ACCMODE != os.O_RDONLY}
 
 
 def shown(signal: Message) -> dict[str, Any]:
@@ -83,7 +93,7 @@ async def call(bus: MessageBus, request: dict[str, Any]) -> Message | None:
 
 async def main(address: str) -> None:
     """Serve requests until standard input ends."""
-    bus = await MessageBus(bus_address=address).connect()
+    bus = await MessageBus(bus_address=address, negotiate_unix_fd=True).connect()
     signals: asyncio.Queue[Message] = asyncio.Queue()
 
     def keep(message: Message) -> None:

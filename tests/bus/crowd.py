@@ -19,6 +19,8 @@ def connect(path: str, hello: bytes) -> socket.socket:
     connection.connect(path)
     connection.sendall(b"\0AUTH EXTERNAL " + str(os.geteuid()).encode().hex().encode() + b"\r\n")
     connection.recv(512)
+    connection.sendall(b"NEGOTIATE_UNIX_FD\r\n")
+    connection.recv(512)
     connection.sendall(b"BEGIN\r\n" + hello)
     data = b""
     while b"NameAcquired" not in data:

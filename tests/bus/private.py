@@ -20,8 +20,8 @@ import pytest
 
 from netmond.bus import names
 from netmond.bus.monitor import Listener
-from netmond.errors import AlreadyExists, NoSuchInterface, NoSuchTarget, Unavailable
-from netmond.model import Network, Snapshot
+from netmond.errors import AlreadyExists, NoSuchInterface, NoSuchLog, NoSuchTarget, NotFound, Unavailable
+from netmond.model import NOBODY_UID, Network, PacketLog, Snapshot
 from tests.bus.background import Background
 
 T = TypeVar("T")
@@ -291,6 +291,8 @@ class FakeMonitor:
         self.gate: asyncio.Event | None = None
         self.held = 0  #: calls that wait at the gate
         self._targets: dict[Network, float] = {}
+        self.logs: dict[int, PacketLog] = {}
+        self.log_directory: Path | None = None
 
     def look(self) -> Snapshot:
         return self.snapshot
@@ -334,6 +336,26 @@ class FakeMonitor:
 
     async def unmonitor_interface(self, name: str) -> None:
         await self._begin("unmonitor", name)
+
+    def list_packet_logs(self) -> Sequence[PacketLog]:
+        return list(self.logs.values())
+
+    async def enable_packet_log(self, uids: Sequence[int] | None, every: int) -> None:
+        await self._begin("log", uids, every)
+        self.logs |= {uid: PacketLog(uid=uid, every=every, since=1800.5) for uid in uids or (NOBODY_UID,)}
+
+    async def disable_packet_log(self, uids: Sequence[int] | None) -> None:
+        await self._begin("log off", uids)
+        for uid in list(self.logs) if uids is None else uids:
+            if uid not in self.logs:
+                raise NotFound(f"packets of user {uid} are not logged")
+            del self.logs[uid]
+
+    def open_log(self, uid: int) -> int:
+        try:
+            return os.open(f"{self.log_directory}/{uid}.log", os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            raise NoSuchLog(f"user {uid} has no log yet") from None
 
     async def reload(self) -> list[str]:
         await self._begin("reload")

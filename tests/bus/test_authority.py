@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -29,6 +30,7 @@ EVERYBODY: dict[tuple[type[Interface], str], tuple[Any, ...]] = {
     (Manager, "ListProcesses"): LIST,
     (Manager, "ListFlows"): LIST,
     (Manager, "ListInterfaces"): LIST,
+    (Manager, "ListPacketLogs"): LIST,
     (Manager, "Describe"): ((),),
     (Peer, "Ping"): ((),),
     (Peer, "GetMachineId"): ((),),
@@ -48,6 +50,9 @@ AUTHORISED: dict[tuple[type[Interface], str], tuple[Any, ...]] = {
     (Manager, "GetTarget"): (("s",), "192.0.2.7"),
     (Manager, "MonitorInterface"): (("s", "a{sv}"), "lo", {}),
     (Manager, "UnmonitorInterface"): (("s", "a{sv}"), "lo", {}),
+    (Manager, "EnablePacketLog"): (("au", "a{sv}"), [ALICE], {}),
+    (Manager, "DisablePacketLog"): (("au", "a{sv}"), [ALICE], {}),
+    (Manager, "OpenLog"): (("u", "a{sv}"), FOREIGN, {}),
     (Manager, "Reload"): LIST,
     (Target, "Reset"): LIST,
     (Target, "Describe"): ((),),
@@ -78,8 +83,13 @@ PATHS: dict[type[Interface], str] = {
 
 
 @pytest.fixture
-def people(host: Host, alice: Caller, bob: Caller, member: Caller, admin: Caller) -> dict[str, Caller]:
-    """Everybody, with a target to look at."""
+def people(
+    host: Host, alice: Caller, bob: Caller, member: Caller, admin: Caller, tmp_path: Path
+) -> dict[str, Caller]:
+    """Everybody, with a target to look at, and logs of both ordinary users."""
+    host.monitor.log_directory = tmp_path
+    for uid in (ALICE, BOB):
+        (tmp_path / f"{uid}.log").write_text(f"log of {uid}\n")
     admin.call("AddTargets", ("as", "a{sv}"), ["192.0.2.7"], {})
     host.monitor.done.clear()
     return {"alice": alice, "bob": bob, "member": member, "root": admin}
@@ -155,7 +165,7 @@ def test_properties(host: Host, people: dict[str, Caller], who: str) -> None:
     )
 
 
-@pytest.mark.parametrize("list_", ["ListUsers", "ListUnits", "ListProcesses", "ListFlows"])
+@pytest.mark.parametrize("list_", ["ListUsers", "ListUnits", "ListProcesses", "ListFlows", "ListPacketLogs"])
 def test_scope(people: dict[str, Caller], list_: str) -> None:
     """Without a scope the powerful see all and others their own; "all" is refused to others."""
     scopes = {who: caller.call(list_, *LIST)[1]["scope"] for who, caller in people.items()}

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from netmond.model import PacketLog
 from tests.bus import snapshots
 from tests.bus.conftest import Host
 from tests.bus.private import DEADLINE, unavailable
@@ -21,7 +22,7 @@ ROOT = Path(__file__).parents[2]
 COMPLETIONS = ROOT / "packaging" / "completions"
 SHELLS = ("bash", "zsh", "fish")
 
-VERBS = ["status", "users", "units", "processes", "flows", "interfaces", "user", "target", "top"]
+VERBS = ["status", "users", "units", "processes", "flows", "interfaces", "user", "target", "log", "top"]
 VERBS += ["interface", "reload", "log-level", "doctor", "selftest"]
 
 #: Names that a shell must quote, or that bash would break at.
@@ -45,6 +46,7 @@ def environment(host: Host, tmp_path: Path) -> dict[str, str]:
             [7, 5, 3], address=snapshots.texts(*TARGETS), since=snapshots.numbers("f8", 1.5, 1.5, 1.5)
         ),
     )
+    host.monitor.logs = {13: PacketLog(uid=13, every=1, since=1.5)}
     program = tmp_path / "bin" / "netmonctl"
     program.parent.mkdir()
     program.write_text(f'#!/bin/sh\nexec {sys.executable} -m netmonctl "$@"\n')
@@ -167,6 +169,12 @@ def shell(request: pytest.FixtureRequest) -> str:
         ("netmonctl target list --sort in_b", ["in_byte_rate", "in_bytes"]),
         ("netmonctl log-level e", ["emerg", "err"]),
         ("netmonctl users --json ", []),
+        ("netmonctl log ", ["on", "off", "list", "tail"]),
+        ("netmonctl log on games ", ["news"]),
+        ("netmonctl log off ", ["proxy"]),
+        ("netmonctl log tail -f -u ", ["games", "news"]),
+        ("netmonctl log tail --process ", ["curl", "ssh\N{REPLACEMENT CHARACTER}", "wget"]),
+        ("netmonctl log list --sort lost", ["lost_bytes", "lost_packets"]),
     ],
 )
 def test_offers(environment: dict[str, str], shell: str, line: str, expected: list[str]) -> None:

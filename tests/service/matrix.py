@@ -34,6 +34,9 @@ VICTIM = "203.0.113.78"
 #: An address that is no target before the call.
 FRESH = "203.0.113.79"
 
+#: Numbers that no user has: one whose packets are logged before the call, and one whose are not.
+LOGGED, UNUSED = 64901, 64902
+
 
 @dataclass(frozen=True, slots=True)
 class Try:
@@ -103,6 +106,10 @@ MATRIX: Mapping[str, Mapping[str, Try]] = {
         f"{MANAGER}.GetTarget": Try(READ_ALL, ("s",), (TARGET,)),
         f"{MANAGER}.MonitorInterface": Try(MANAGE, ("s", "a{sv}"), ("lo", {})),
         f"{MANAGER}.UnmonitorInterface": Try(MANAGE, ("s", "a{sv}"), ("lo", {})),
+        f"{MANAGER}.EnablePacketLog": Try(MANAGE, ("au", "a{sv}"), ([UNUSED], {})),
+        f"{MANAGER}.DisablePacketLog": Try(MANAGE, ("au", "a{sv}"), ([LOGGED], {})),
+        f"{MANAGER}.ListPacketLogs": Try(None, *_LIST),
+        f"{MANAGER}.OpenLog": Try(None, ("u", "a{sv}"), (OWN, {})),
         f"{MANAGER}.Reload": Try(MANAGE, *_LIST),
         f"{MANAGER}.Describe": Try(),
         **_get(
@@ -131,15 +138,19 @@ MATRIX: Mapping[str, Mapping[str, Try]] = {
     },
 }
 
+#: Lists that have no option user.
+_WITHOUT_USER = {("foreign", "ListUsers"), ("foreign", "ListPacketLogs")}
+
 #: Members whose options decide: other people's figures take read-all.
 WIDER: Mapping[str, Try] = {
     **{
         f"{what} {list_}": Try(READ_ALL, ("a{sv}",), (options,))
         for what, options in (("all", {"scope": ["s", "all"]}), ("foreign", {"user": FOREIGN}))
-        for list_ in ("ListUsers", "ListUnits", "ListProcesses", "ListFlows")
-        if (what, list_) != ("foreign", "ListUsers")  # which has no such option
+        for list_ in ("ListUsers", "ListUnits", "ListProcesses", "ListFlows", "ListPacketLogs")
+        if (what, list_) not in _WITHOUT_USER
     },
     "foreign GetUser": Try(READ_ALL, ("u", "a{sv}"), (FOREIGN, {})),
+    "foreign OpenLog": Try(READ_ALL, ("u", "a{sv}"), (FOREIGN, {})),
 }
 
 #: Signals, and the action that it takes to receive them.

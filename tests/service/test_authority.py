@@ -12,11 +12,13 @@ from typing import Any
 
 import pytest
 
+from tests.kernel.deadline import eventually
 from tests.service.client import Caller, CallError
 from tests.service.matrix import (
     FOREIGN,
     FRESH,
     LOG_PATH,
+    LOGGED,
     MANAGE,
     MATRIX,
     OWN,
@@ -25,6 +27,7 @@ from tests.service.matrix import (
     READ_ALL,
     ROOT_PATH,
     SIGNALS,
+    UNUSED,
     VICTIM,
     WIDER,
     Try,
@@ -55,6 +58,10 @@ VERBS: Mapping[str, Mapping[str, str | None]] = {
     "interface remove": {"lo": MANAGE},
     "reload": {"": MANAGE},
     "log-level": {"": None, "info": MANAGE},
+    "log on": {"": MANAGE, str(UNUSED): MANAGE},
+    "log off": {str(LOGGED): MANAGE},
+    "log list": {"": None, "--own": None, "--all": READ_ALL},
+    "log tail": {"--no-follow": None, "--no-follow -u {other}": READ_ALL},
 }
 
 ALLOWED = "allowed"
@@ -72,6 +79,7 @@ class Scene:
         watch(root, VICTIM)
         forget(root, FRESH)
         root.call("MonitorInterface", ("s", "a{sv}"), "lo", {})
+        root.call("EnablePacketLog", ("au", "a{sv}"), [LOGGED], {})
 
     def attempt(self, who: str, path: str, member: str, tried: Try) -> str:
         """ALLOWED, the action that a denial names, or whatever else came."""
@@ -129,10 +137,14 @@ def scene(installed: object) -> Iterator[Scene]:
     """Everybody is connected and has traffic."""
     with everybody() as people, conversations(people), ExitStack() as stack:
         callers = {name: stack.enter_context(person.caller()) for name, person in people.all().items()}
+        eventually(
+            lambda: all(map(_has_log, callers.values(), people.all().values())), "everybody has a log"
+        )
         yield Scene(people=people, callers=callers)
         for address in (VICTIM, FRESH):
             forget(callers["root"], address)
         callers["root"].call("UnmonitorInterface", ("s", "a{sv}"), "lo", {})
+        callers["root"].call("DisablePacketLog", ("au", "a{sv}"), [], {})
         callers["root"].call("Reload", ("a{sv}",), {})
 
 
@@ -241,6 +253,14 @@ def _state(root: Caller) -> tuple[set[str], set[str]]:
     targets = root.call("GetManagedObjects", interface="org.freedesktop.DBus.ObjectManager")
     interfaces, _ = root.call("ListInterfaces", ("a{sv}",), {"monitored": ["b", True]})
     return set(targets or ()), {row["name"] for row in interfaces}
+
+
+def _has_log(caller: Caller, person: Person) -> bool:
+    try:
+        caller.call("OpenLog", ("u", "a{sv}"), person.uid, {})
+    except CallError:
+        return False
+    return True
 
 
 def _top(person: Person) -> tuple[int, str]:

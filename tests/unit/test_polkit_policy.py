@@ -17,7 +17,7 @@ PACKAGING = Path(__file__).parents[2] / "packaging"
 DOC = "{http://www.freedesktop.org/dbus/1.0/doc.dtd}doc"
 
 #: Takes an action only to see what belongs to others; decided in viewing.py.
-PARTLY = {"ListUsers", "ListUnits", "ListProcesses", "ListFlows", "GetUser"}
+PARTLY = {"ListUsers", "ListUnits", "ListProcesses", "ListFlows", "GetUser", "ListPacketLogs", "OpenLog"}
 
 
 def actions() -> dict[str, ET.Element]:
