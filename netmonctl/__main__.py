@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any, NoReturn
 
-from netmonctl import __version__, client, completion, control, lists, remote, status, target, top, user
+from netmonctl import __version__, client, completion, control, lists, log, remote, status, target, top, user
 from netmonctl.arguments import OPTIONS, Commands, Parser, add_options, arrange
 from netmonctl.doctor import command as doctor
 from netmonctl.errors import CtlError, ExitCode, usage
@@ -48,7 +48,7 @@ def parsers() -> tuple[ArgumentParser, Commands]:
         "--version", action="version", version=f"netmonctl {__version__}", help="show the version and exit"
     )
     add_options(options)
-    for module in (status, lists, user, target, top, control, doctor, selftest):
+    for module in (status, lists, user, target, log, top, control, doctor, selftest):
         module.add_parsers(commands)
     parser.set_defaults(**{name: _default(option.how) for name, option in OPTIONS.items()})
     return parser, commands

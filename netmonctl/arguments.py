@@ -90,7 +90,7 @@ OPTIONS: dict[str, Option] = {
     ),
     "reverse": _switch("-r", "--reverse", help="reverse the order"),
     "all": _switch(
-        "-a", "--all", help="everyone's figures; where not allowed, asks for a password or fails"
+        "-a", "--all", help="everyone's; where that is not allowed, asks for a password or fails"
     ),
     "own": _switch("--own", help="own figures only"),
     "watch": Option(
@@ -104,12 +104,23 @@ OPTIONS: dict[str, Option] = {
         },
         attached=True,
     ),
-    "user": Option(("--user",), {"metavar": "NAME|UID", "help": "only this user"}, completers.users),
+    "user": Option(("-u", "--user"), {"metavar": "NAME|UID", "help": "only this user"}, completers.users),
+    "every": Option(
+        ("--every",),
+        {"metavar": "N", "type": _between(1, 0xFFFFFFFF), "help": "only one of N packets (default: 1, all)"},
+    ),
+    "direction": Option(
+        ("--dir", "--direction"),
+        {"metavar": "in|out", "dest": "direction", "choices": ("in", "out"), "help": "only this direction"},
+    ),
     "unit": Option(("--unit",), {"metavar": "UNIT", "help": "only this systemd unit"}, completers.units),
     "pid": Option(
         ("--pid",),
         {"metavar": "PID", "type": _between(0, 0xFFFFFFFF), "help": "only this process"},
         completers.processes,
+    ),
+    "process": Option(
+        ("--process",), {"metavar": "NAME", "help": "only processes of this name"}, completers.names
     ),
     "protocol": Option(
         ("--proto", "--protocol"),
@@ -152,6 +163,9 @@ OPTIONS: dict[str, Option] = {
         {"metavar": "FILE", "help": "read addresses from FILE, - is standard input"},
         completers.files,
     ),
+    "follow": _switch("-f", "--follow", help="show what comes, too, until interrupted (default)"),
+    "no_follow": _switch("--no-follow", help="only what is there"),
+    "resolve": _switch("--resolve", help="names of hosts; an address stays one until its name is known"),
     "delay": Option(
         ("-d", "--delay"),
         {
@@ -162,6 +176,12 @@ OPTIONS: dict[str, Option] = {
         },
     ),
 }
+
+#: The command of a group that is meant if none is given.
+DEFAULTS = {"log": "list"}
+
+#: Letters that are a switch with a command, and take a value with others.
+SWITCHES = {"log tail": {"-f"}}
 
 #: What every command takes.
 COMMON = ("json", "no_legend", "no_pager", "no_ask_password", "host")
@@ -258,7 +278,9 @@ def arrange(argv: Sequence[str], verbs: Mapping[str, Mapping[str, Any]], default
                 f"unknown command {name!r}{_nearest(words[1], subverbs)}; see: netmonctl {verb} --help"
             )
         if len(words) == 1 and not asks_for_all:
-            raise usage(f"{verb} what? One of: {', '.join(subverbs)}")
+            if verb not in DEFAULTS:
+                raise usage(f"{verb} what? One of: {', '.join(subverbs)}")
+            words.append(DEFAULTS[verb])
         depth = 2
     arguments = (*words[depth:], *(literal[1:] if words == literal[:1] else literal))
     return CommandLine(verb=tuple(words[:depth]), options=tuple(options), arguments=arguments)
@@ -271,7 +293,14 @@ def _valued() -> set[str]:
 
 def _split(argv: Sequence[str]) -> tuple[list[tuple[str, ...]], list[str], list[str]]:
     """Options with their values, other words, and the words after ``--``."""
-    valued = _valued()
+    for verb, switches in SWITCHES.items():
+        found = _split_by(_valued() - switches, argv)
+        if " ".join(found[1][:2]) == verb:
+            return found
+    return _split_by(_valued(), argv)
+
+
+def _split_by(valued: set[str], argv: Sequence[str]) -> tuple[list[tuple[str, ...]], list[str], list[str]]:
     options: list[tuple[str, ...]] = []
     words: list[str] = []
     rest = list(argv)

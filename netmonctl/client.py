@@ -43,6 +43,7 @@ OPTION_TYPES = {
     "active": "b",
     "monitored": "b",
     "attach": "s",
+    "every": "u",
 }
 
 #: Error names, without the org.netmond1.Error. or org.freedesktop.DBus.Error. before them.
@@ -54,6 +55,7 @@ EXIT_CODES = {
     "NoSuchTarget": ExitCode.UNKNOWN_OBJECT,
     "NoSuchUser": ExitCode.UNKNOWN_OBJECT,
     "NoSuchInterface": ExitCode.UNKNOWN_OBJECT,
+    "NoSuchLog": ExitCode.UNKNOWN_OBJECT,
     "UnknownObject": ExitCode.UNKNOWN_OBJECT,
     "ServiceUnknown": ExitCode.NOT_RUNNING,
     "NameHasNoOwner": ExitCode.NOT_RUNNING,
@@ -100,7 +102,10 @@ class Call:
 
 
 class Transport(Protocol):
-    """Carries calls to netmond: plain Python values in and out, errors as CtlError."""
+    """Carries calls to netmond: plain Python values in and out, errors as CtlError.
+
+    A file that is the only result is a descriptor, which is the caller's to close.
+    """
 
     def call(self, call: Call) -> list[Any]: ...
 
@@ -155,7 +160,7 @@ class Client:
         return self._transport.call(call)
 
     def listing(self, what: str, options: Mapping[str, Any]) -> Listing:
-        """Users, Units, Processes, Flows, Interfaces or Targets."""
+        """Users, Units, Processes, Flows, Interfaces, Targets or PacketLogs."""
         rows, meta = self._manager(f"List{what}", ("a{sv}",), options)
         return Listing(
             rows=rows, scope=str(meta.get("scope", "all")), total=int(meta.get("total", len(rows)))
@@ -200,6 +205,18 @@ class Client:
 
     def unmonitor_interface(self, name: str) -> None:
         self._manager("UnmonitorInterface", ("s", "a{sv}"), name, {})
+
+    def enable_packet_log(self, uids: Sequence[int], every: int) -> None:
+        """Of these users, of everyone if there are none."""
+        self._manager("EnablePacketLog", ("au", "a{sv}"), list(uids), {"every": every})
+
+    def disable_packet_log(self, uids: Sequence[int]) -> None:
+        """Of these users, of everyone if there are none."""
+        self._manager("DisablePacketLog", ("au", "a{sv}"), list(uids), {})
+
+    def open_log(self, uid: int) -> int:
+        """A descriptor for reading of the user's log, the caller's to close."""
+        return int(self._manager("OpenLog", ("u", "a{sv}"), uid, {}))
 
     def reload(self) -> list[str]:
         """Read the configuration again; its warnings."""
@@ -267,7 +284,7 @@ class _SystemBus:
         if reply.message_type is MessageType.ERROR:
             text = str(reply.body[0]) if reply.body else ""
             raise translated(reply.error_name, text, call.destination)
-        return [_plain(value) for value in reply.body]
+        return _received(reply.unix_fds) or [_plain(value) for value in reply.body]
 
     async def _exchange(self, message: Any) -> Any:
         """The reply, or None if the bus goes away: dbus-next may leave a pending call hanging then."""
@@ -330,7 +347,16 @@ async def _connected() -> Any:
                 line += byte
             return line[:-2].decode()
 
-    return await Bus(bus_type=BusType.SYSTEM).connect()
+    return await Bus(bus_type=BusType.SYSTEM, negotiate_unix_fd=True).connect()
+
+
+def _received(files: Sequence[int]) -> list[int]:
+    """Descriptors that came with an answer: programs that we start do not get them."""
+    import os
+
+    for file in files:
+        os.set_inheritable(file, False)
+    return list(files)
 
 
 def _refuse_unsendable(value: Any) -> None:

@@ -32,15 +32,29 @@ def _values(what: str, key: str, prefix: str, **options: Any) -> list[str]:
     return _matching((str(row.get(key, "")) for row in _rows(what, **options)), prefix)
 
 
+def _but_given(values: Iterable[str], action: Action, parsed_args: Namespace) -> list[str]:
+    given = getattr(parsed_args, action.dest, None) or ()
+    return [value for value in values if value not in given]
+
+
 def targets(prefix: str, action: Action, parsed_args: Namespace, **_: Any) -> list[str]:
     """Addresses that are targets now, but those already on the line."""
-    given = getattr(parsed_args, action.dest, None) or ()
-    return [address for address in _values("Targets", "address", prefix) if address not in given]
+    return _but_given(_values("Targets", "address", prefix), action, parsed_args)
 
 
 def users(prefix: str, **_: Any) -> list[str]:
     """Users with figures that the caller may see."""
     return _values("Users", "user", prefix)
+
+
+def more_users(prefix: str, action: Action, parsed_args: Namespace, **_: Any) -> list[str]:
+    """The same, but those already on the line."""
+    return _but_given(users(prefix), action, parsed_args)
+
+
+def logged(prefix: str, action: Action, parsed_args: Namespace, **_: Any) -> list[str]:
+    """Users whose packets are logged, but those already on the line."""
+    return _but_given(_values("PacketLogs", "user", prefix), action, parsed_args)
 
 
 def units(prefix: str, **_: Any) -> list[str]:
@@ -51,6 +65,11 @@ def units(prefix: str, **_: Any) -> list[str]:
 def processes(prefix: str, **_: Any) -> list[str]:
     """Processes with figures that the caller may see, by number."""
     return _values("Processes", "pid", prefix)
+
+
+def names(prefix: str, **_: Any) -> list[str]:
+    """Processes with figures that the caller may see, by name."""
+    return _values("Processes", "process", prefix)
 
 
 def protocols(prefix: str, **_: Any) -> list[str]:
@@ -81,7 +100,7 @@ def unmonitored(prefix: str, **_: Any) -> list[str]:
 def sort_keys(prefix: str, parsed_args: Namespace, **_: Any) -> list[str]:
     """What the rows of this list can be sorted by: the keys they have."""
     verb = str(getattr(parsed_args, "verb", ""))
-    what = "Targets" if verb == "target list" else verb.capitalize()
+    what = {"target list": "Targets", "log list": "PacketLogs"}.get(verb, verb.capitalize())
     row: dict[str, Any] = next(iter(_rows(what, limit=1)), {})
     return _matching((key for key, value in row.items() if not isinstance(value, dict)), prefix)
 

@@ -55,6 +55,16 @@ def resolved(name: str) -> int:
         ) from None
 
 
+def named(uid: int) -> str:
+    """The login name of a uid, its number if it has none."""
+    import pwd
+
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return str(uid)
+
+
 def page(row: Row, style: Style) -> list[str]:
     """Totals and rates, then one small table per section that has rows."""
     head = f"{escape(str(row['user']))} ({row['uid']})"

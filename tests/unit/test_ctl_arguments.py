@@ -37,6 +37,16 @@ def arranged(line: str) -> CommandLine:
         ("--help users", "users --help"),
         ("target --help", "target --help"),
         ("user -l 1000", "user -l -- 1000"),
+        ("log", "log list"),
+        ("--json log", "log list --json"),
+        ("log --help", "log --help"),
+        ("log on alice bob", "log on -- alice bob"),
+        ("log tail -f -u alice", "log tail -f -u alice"),
+        ("-f log tail", "log tail -f"),
+        ("-fn 5 log tail", "log tail -f -n 5"),
+        ("target add -f log", "target add -f log"),
+        ("-f log target add", "target add -f log"),
+        ("-f tail target add", "target add -f tail"),
     ],
 )
 def test_options_before_or_after_the_verb(line: str, words: str) -> None:
@@ -70,6 +80,7 @@ def test_host_is_taken_out(line: str, without: str) -> None:
         ("target --json show 192.0.2.1", "target show 192.0.2.1"),
         ("target show -- -strange", "target show -strange"),
         ("users --watch", "users"),
+        ("log tail -f -u", "log tail -u"),
     ],
 )
 def test_before_the_cursor(line: str, words: str) -> None:

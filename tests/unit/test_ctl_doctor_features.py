@@ -6,7 +6,7 @@ from pathlib import Path
 
 from netmonctl.doctor.features import _UNWANTED, NEEDS
 from netmonctl.doctor.finding import Finding, Severity
-from netmond.outputs.runner import DISABLED
+from netmond.outputs.worker import DISABLED
 from tests.unit.patient import (
     FEATURES,
     NO_BUS,
