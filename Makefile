@@ -9,28 +9,32 @@ RUN_PACKAGES := python3-bpfcc python3-dbus-next python3-systemd python3-tomli py
 	libbpf1 dbus-daemon iproute2
 TEST_PACKAGES := $(RUN_PACKAGES) python3-pytest python3-pytest-xdist python3-hypothesis python3-pytest-timeout \
 	python3-scapy python3-argcomplete python3-docutils python3-venv mypy iperf3 tcpdump ethtool bpftool procps \
-	util-linux systemd iputils-ping mandoc man-db groff bash-completion zsh fish polkitd
+	util-linux systemd iputils-ping mandoc man-db groff bash-completion zsh fish polkitd \
+	prometheus victoria-metrics nfdump libfixbuf-tools rsyslog openssh-client openssh-server openssl python3-prometheus-client
 DEB_PACKAGES := debhelper dh-python dpkg-dev lintian pybuild-plugin-pyproject python3-docutils python3-numpy \
 	python3-pylibacl python3-setuptools
 BENCH_PACKAGES := gcc libc6-dev
 SERVICE_PACKAGES := systemd-container mmdebstrap debian-archive-keyring
 VM_PACKAGES := $(SERVICE_PACKAGES) qemu-system-x86 qemu-utils e2fsprogs cpio
 
-# Installs those of the packages $(1) that are missing, and says nothing if there are none.
+# Installs those of the packages $(1) that are missing, and says nothing if there are none. Services that come with
+# them do not start: the tests have their own (invoke-rc.d(8)).
+POLICY := /usr/sbin/policy-rc.d
 install = @missing=$$({ dpkg-query -W -f '$${db:Status-Abbrev} $${Package}\n' $(1) 2>/dev/null || true; } | \
 	sed -n 's/^ii *//p' | sort | comm -13 - <(printf '%s\n' $(1) | sort -u)); \
 	if [ -n "$$missing" ]; then echo "Installing:" $$missing; \
+	[ -e $(POLICY) ] || { printf '\#!/bin/sh\nexit 101\n' | install -m 755 /dev/stdin $(POLICY); trap 'rm $(POLICY)' EXIT; }; \
 	apt-get -q update >/dev/null && apt-get -q install -y --no-install-recommends $$missing >/dev/null; fi
 SHELL := /bin/bash
 .SHELLFLAGS := -o pipefail -ec
 
-.PHONY: help run test test-unit test-bus test-kernel test-service test-vm lint bench deb rpm install-data \
+.PHONY: help run test test-unit test-bus test-export test-kernel test-service test-vm lint bench deb rpm install-data \
 	run-deps test-deps clean
 
 help:
 	@echo "sudo make run      what netmond does, live, on this machine's traffic (Ctrl-C ends it, FOR=20 after 20 s);"
 	@echo "                   where systemd runs, the Debian packages are built and installed first"
-	@echo "sudo make test     the test tiers unit, bus, kernel and service"
+	@echo "sudo make test     the test tiers unit, bus, export, kernel and service"
 	@echo "sudo make test-vm  the service tier on Debian's own kernel, emulated: slow"
 	@echo "sudo make bench    the cost of everything, as ratios measured in one run"
 	@echo "     make lint     ruff and mypy"
@@ -55,13 +59,17 @@ run: run-deps $(if $(BOOTED),deb)
 		-o Dpkg::Options::=--force-confold $(abspath $(DEB_DIR))/*.deb >/dev/null)
 	@exec $(PYTHON) packaging/demo/run.py $(if $(BOOTED),--service) $(if $(FOR),--seconds $(FOR))
 
-test: test-unit test-bus test-kernel test-service
+test: test-unit test-bus test-export test-kernel test-service
 
 test-unit: test-deps
 	PATH="$(CURDIR)/.venv/bin:$$PATH" $(PYTHON) -m pytest tests/unit -q -n auto --timeout 300
 
 test-bus: test-deps
 	$(PYTHON) -m pytest tests/bus -q --timeout 120
+
+# Against the systems that figures are delivered to.
+test-export: test-deps
+	$(PYTHON) -m pytest tests/export -q --timeout 120
 
 test-kernel: test-deps
 	$(PYTHON) -m pytest tests/kernel -q --timeout 120
@@ -110,13 +118,15 @@ put = install -D -m 644 -t $(DESTDIR)$(1) $(2)
 install-data:
 	$(call put,/etc/netmond,packaging/netmond.toml)
 	install -d $(DESTDIR)/etc/netmond/netmond.d
-	$(call put,$(UNITDIR),systemd/netmond.service)
+	$(call put,$(UNITDIR),systemd/netmond*.service systemd/netmond*.socket)
 	$(call put,/usr/lib/sysusers.d,packaging/sysusers/netmond.conf)
 	$(call put,/usr/lib/systemd/catalog,packaging/journal/netmond.catalog)
 	$(call put,/usr/share/dbus-1/system.d,packaging/dbus/org.netmond1.conf)
 	$(call put,/usr/share/dbus-1/system-services,packaging/dbus/org.netmond1.service)
 	$(call put,/usr/share/dbus-1/interfaces,packaging/dbus/org.netmond1.*.xml)
 	$(call put,/usr/share/netmond/bpf,bpf/*.[ch])
+	$(call put,/usr/share/netmond/grafana,packaging/grafana/*.json)
+	$(call put,/usr/share/netmond/prometheus,packaging/prometheus/*.yml)
 	cd bpf && find kheaders -name '*.h' -exec cp --parents -t $(abspath $(DESTDIR))/usr/share/netmond/bpf {} +
 	$(call put,$(ZSHDIR),packaging/completions/_netmonctl)
 	$(call put,/usr/share/fish/vendor_completions.d,packaging/completions/netmonctl.fish)

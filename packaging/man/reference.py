@@ -22,6 +22,9 @@ from netmonctl.arguments import COMMON, OPTIONS
 from netmonctl.errors import ExitCode
 from netmond.config import SETTINGS, argument_parser
 from netmond.errors import NetmondError
+from netmond.export import metrics, xtrace
+from netmond.export.metrics import Family
+from netmond.export.options import OPTIONS as EXPORTED
 from netmond.kernel.wire import INTERFACE_LOSSES, SOCKET_LOSSES
 from netmond.outputs import audit, csv, journal, log
 from netmond.outputs.messages import MessageId
@@ -31,7 +34,7 @@ CATALOGUE = Path(__file__).resolve().parents[1] / "journal" / "netmond.catalog"
 #: Names, and their meaning beside them or below, as in the docstring of netmond.outputs.journal.
 FIELDS = r"^([A-Z][A-Z_]+(?:, [A-Z][A-Z_]+)*)(?: {2,}|\n +)(.*(?:\n {2,}.*)*)"
 
-OUTPUTS: Mapping[str, Sequence[Setting]] = {"csv": csv.OPTIONS, "journal": journal.OPTIONS}
+OUTPUTS: Mapping[str, Sequence[Setting]] = {"csv": csv.OPTIONS, "journal": journal.OPTIONS, **EXPORTED}
 
 
 def daemon_options(notes: Notes) -> str:
@@ -167,7 +170,7 @@ def exit_codes(notes: Notes) -> str:
 
 def errors(notes: Notes) -> str:
     """The D-Bus errors; the page says what each means."""
-    codes = {error.code: error for error in _subclasses(NetmondError) if error.code != "NotFound"}
+    codes = {error.code: error for error in _subclasses(NetmondError)}
     return definitions((Entry(code, f"**org.netmond1.Error.{code}**", None) for code in codes), notes)
 
 
@@ -183,6 +186,37 @@ def losses(notes: Notes) -> str:
         Entry(name, f"**{name}**", sentence(meaning)) for name, meaning in SOCKET_LOSSES + INTERFACE_LOSSES
     ]
     return definitions([*known, *(Entry(name, f"**{plain(name)}**", None) for name in notes)], notes)
+
+
+def all_metrics(notes: Notes) -> str:
+    """The metrics: four at once for what is counted in both directions, the others one by one."""
+
+    def entries() -> Iterable[Entry]:
+        for subject in metrics.SUBJECTS:
+            name = rf"**{subject.prefix}\_{{receive,transmit}}\_{{bytes,packets}}\_total**"
+            yield Entry(
+                subject.prefix, name, _labelled(f"received or transmitted {subject.of}", subject.labels)
+            )
+        yield from _families(metrics.SINGLE)
+
+    return definitions(entries(), notes)
+
+
+def xtrace_metrics(notes: Notes) -> str:
+    """Those under the names of another tool."""
+    return definitions(_families(xtrace.FAMILIES), notes)
+
+
+def _families(families: Iterable[Family]) -> Iterable[Entry]:
+    for family in families:
+        labels = family.labels if family.labels != xtrace.LABELS else ()
+        yield Entry(family.name, f"**{family.name}**", _labelled(family.help, labels))
+
+
+def _labelled(text: str, labels: Sequence[str]) -> str:
+    """What a metric is, and by what its series differ."""
+    by = ", ".join(f"**{label}**" for label in labels)
+    return sentence(text) + (f" Labels: {by}." if len(labels) > 1 else f" Label: {by}." if labels else "")
 
 
 def messages(notes: Notes) -> str:
@@ -225,6 +259,8 @@ REFERENCES: Mapping[str, Callable[..., str]] = {
     "top-keys": top_keys,
     "errors": errors,
     "losses": losses,
+    "metrics": all_metrics,
+    "xtrace-metrics": xtrace_metrics,
     "messages": messages,
     "fields": fields,
     "dbus-synopsis": interfaces.synopsis,

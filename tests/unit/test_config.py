@@ -249,6 +249,34 @@ class TestValues:
         )
         assert refused(main, "-i", "eth 0").startswith('--interface eth 0: "eth 0" is not "auto" or an')
 
+    def test_xtrace_environment(self, main: Path) -> None:
+        """The variables of XTrace-Catch switch its names on, beat the file, and leave other keys alone."""
+        variable = {"VICTORIAMETRICS_ENABLED": "true", "VICTORIAMETRICS_REMOTE_WRITE": "http://vm:1/x"}
+        main.write_text('[output.push]\nenabled = false\nurl = "http://file:2/y"\nflows = 23')
+        push = read(main, **variable).outputs["push"]
+
+        assert push.enabled
+        assert push.options == {"url": "http://vm:1/x", "xtrace_names": True, "flows": 23}
+        assert push.origins["url"] == "VICTORIAMETRICS_REMOTE_WRITE"
+        del variable["VICTORIAMETRICS_REMOTE_WRITE"]
+        assert read(main, **variable).outputs["push"].options["url"] == "http://file:2/y"
+
+    def test_xtrace_environment_alone(self, main: Path) -> None:
+        """Without a file there is a default; false is no more than no; what has no effect is warned of."""
+        push = read(main, VICTORIAMETRICS_ENABLED="TRUE").outputs["push"]
+
+        assert push.options["url"] == "http://localhost:8428/api/v1/import/prometheus"
+        assert read(main, VICTORIAMETRICS_ENABLED="false").outputs == {}
+        main.write_text('[output.push]\nurl = "http://file:2/y"')
+        assert not read(main, VICTORIAMETRICS_ENABLED="false").outputs["push"].enabled
+        assert refused(main, VICTORIAMETRICS_ENABLED="maybe") == (
+            "VICTORIAMETRICS_ENABLED=maybe: must be true or false"
+        )
+        environ = {"VICTORIAMETRICS_REMOTE_WRITE": "http://vm:1/x"}
+        assert load(argument_parser().parse_args([]), environ, main)[1] == [
+            "VICTORIAMETRICS_REMOTE_WRITE is ignored without VICTORIAMETRICS_ENABLED=true"
+        ]
+
     def test_more_targets_than_allowed(self, main: Path) -> None:
         """targets.limit holds for the configured targets, too."""
         main.write_text('[targets]\nlimit = 1\naddresses = ["192.0.2.1", "192.0.2.2"]')
@@ -480,7 +508,7 @@ class TestShippedFile:
             bounds = re.search(r"from ([\d.]+) to (\d+)", setting.kind.allowed)
             if bounds:
                 size = setting.kind.allowed.startswith("a size")
-                numbers = re.findall(r"[\d.]*\d[KT]?", comment)
+                numbers = re.findall(r"[\d.]*\d[KGT]?", comment)
                 assert all((short(bound) if size else bound) in numbers for bound in bounds.groups())
             if setting.kind.allowed.startswith("one of"):
                 assert not set(setting.kind.allowed[7:].split(", ")) - set(re.findall(r"[\w-]+", comment))
@@ -490,7 +518,9 @@ class TestShippedFile:
 def short(size: str) -> str:
     """A number of bytes with the largest suffix of 1024 that fits."""
     return next(
-        f"{int(size) >> shift}{suffix}" for shift, suffix in ((40, "T"), (10, "K")) if int(size) >> shift
+        f"{int(size) >> shift}{suffix}"
+        for shift, suffix in ((40, "T"), (30, "G"), (10, "K"))
+        if int(size) >> shift
     )
 
 

@@ -21,13 +21,15 @@ from netmonctl.arguments import OPTIONS, arrange
 from netmonctl.doctor.examination import SECTIONS
 from netmonctl.errors import ExitCode
 from netmond.config import SETTINGS, argument_parser, load, read_options
+from netmond.export import metrics, xtrace
+from netmond.export.options import OPTIONS as EXPORTED
 from netmond.kernel.wire import INTERFACE_LOSSES, SOCKET_LOSSES
 from netmond.outputs import csv, journal
 from netmond.outputs.messages import MessageId
 
 ROOT = Path(__file__).parents[2]
 BUILD = ROOT / "packaging" / "man" / "build.py"
-PAGES = ("netmond.8", "netmonctl.1", "netmond.toml.5", "org.netmond1.5")
+PAGES = ("netmond.8", "netmonctl.1", "netmond-metrics.5", "netmond.toml.5", "org.netmond1.5")
 
 INTERFACES = ("org.netmond1.Manager", "org.netmond1.Target", "org.freedesktop.LogControl1")
 
@@ -115,7 +117,7 @@ def formatted(path: Path) -> str:
 
 
 def test_all_are_built(pages: Mapping[str, Page]) -> None:
-    """Four pages, and nothing else."""
+    """All pages, and nothing else."""
     directory = pages["netmond.8"].path.parent
 
     assert sorted(each.name for each in directory.iterdir()) == sorted(PAGES)
@@ -230,7 +232,15 @@ def test_exit_codes(pages: Mapping[str, Page]) -> None:
 def test_keys(pages: Mapping[str, Page]) -> None:
     """Every key in the section it belongs to, with what is allowed, default, and whether to restart."""
     page = pages["netmond.toml.5"]
-    outputs = {"OUTPUT.CSV": csv.OPTIONS, "OUTPUT.JOURNAL": journal.OPTIONS}
+    outputs = {
+        "OUTPUT.CSV": csv.OPTIONS,
+        "OUTPUT.JOURNAL": journal.OPTIONS,
+        "OUTPUT.JSON": EXPORTED["json"],
+        "OUTPUT.SYSLOG": EXPORTED["syslog"],
+        "OUTPUT.PROMETHEUS": EXPORTED["prometheus"],
+        "OUTPUT.PUSH": EXPORTED["push"],
+        "OUTPUT.IPFIX": EXPORTED["ipfix"],
+    }
     known = [(setting.section.upper(), setting) for setting in SETTINGS if setting.in_file]
     known += [(section, setting) for section, settings in outputs.items() for setting in settings]
 
@@ -264,6 +274,26 @@ def test_bus(pages: Mapping[str, Page], name: str) -> None:
             assert re.search(rf"\b{member.get('name')}[(;]", page.text)
             for paragraph in member.iter("{http://www.freedesktop.org/dbus/1.0/doc.dtd}para"):
                 assert " ".join((paragraph.text or "").split()) in words
+
+
+def test_metrics(pages: Mapping[str, Page]) -> None:
+    """Every metric with its meaning and its labels."""
+    page = pages["netmond-metrics.5"]
+    expanded = re.sub(
+        r"(\S+)_\{receive,transmit\}_\{bytes,packets\}_total",
+        lambda match: " ".join(
+            f"{match[1]}_{way}_{unit}_total"
+            for way in ("receive", "transmit")
+            for unit in ("bytes", "packets")
+        ),
+        page.text,
+    )
+
+    for family in (*metrics.FAMILIES, *xtrace.FAMILIES):
+        assert re.search(rf"\b{family.name}\b", expanded), family.name
+        assert all(label in page.text for label in family.labels)
+    for family in metrics.SINGLE:
+        assert family.help[1:] in page.entry(family.name, "METRICS")
 
 
 def sources(*places: str) -> Iterator[Path]:
