@@ -79,7 +79,7 @@ def test_nothing_grows(scene: Scene) -> None:
     packet is counted, and memory, descriptors and slots stay what they are when the table is full. Sockets
     that find no slot then, and rows the disk is too slow for, are in the ledger; their packets are their
     user's all the same."""
-    netmond = scene.netmond(config={"daemon.interval": 1})
+    netmond = scene.netmond(config={"daemon.interval": 1, "daemon.idle_interval": 5})
     server, streams, datagrams = scene.server(), scene.user(TCP), scene.user(UDP)
     peers = {family: scene.link.address(family, far=True) for family in (4, 6)}
     listener = [peers[4], server.do("short_server", local=[peers[4], 0])]
