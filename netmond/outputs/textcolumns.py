@@ -57,7 +57,6 @@ _TIME_LENGTHS = np.array([[7], [8], [6]], np.uint8)
 
 _OCTETS = _table([b"%d%c" % (octet, end) for end in b".," for octet in range(256)], "<u8")
 _OCTET_LENGTHS = np.array([len(str(octet)) + 1 for octet in range(256)], np.uint8)
-_OCTET_SHIFTS = np.array([[0], [8], [16], [24]])
 
 
 def numbers(values: NDArray[Any]) -> Column:
@@ -67,10 +66,12 @@ def numbers(values: NDArray[Any]) -> Column:
     """
     if values.dtype == object:
         return texts([b"%d," % value for value in values.tolist()])
-    most = int(values.max())
+    least, most = values.min(), values.max()
     count = 1 + (most >= 10**7) + (most >= 10**15)
     halves = np.empty((count, len(values), 2), np.uint32)
-    lengths = _NUMBER_LENGTHS[-count:].take(_POWERS.searchsorted(values, "right"), axis=1)
+    alike = _POWERS.searchsorted(least, "right") == _POWERS.searchsorted(most, "right")
+    digits = _POWERS.searchsorted(values[:1] if alike else values, "right")  # less one
+    lengths = np.broadcast_to(_NUMBER_LENGTHS[-count:].take(digits, axis=1), (count, len(values)))
     unit, table = 1000, _THREE  # the last word has three digits less: the comma
     for word in reversed(range(count)):
         above = values // (unit * 10_000)
@@ -133,26 +134,34 @@ def _times(whole: NDArray[np.int64], nanos: NDArray[np.int64]) -> Column:
 
 def addresses(packed: NDArray[np.void]) -> Column:
     """Addresses V16 (rows,) as text, none for "any", with a comma behind each."""
-    quarters = packed.view("<u4").reshape(-1, 4).T.astype(np.int64)
-    octets = quarters[3] >> _OCTET_SHIFTS & 0xFF
-    lengths = _OCTET_LENGTHS.take(octets)
-    octets[3] += 256  # there the comma
-    words = _OCTETS.take(octets)
-    words = words[::2] >> 8 * lengths[1::2].astype(np.uint64) | words[1::2]
-    lengths = lengths[::2] + lengths[1::2]
-    other = (quarters[0] | quarters[1] | quarters[2] ^ 0xFFFF0000).nonzero()[0]
+    groups = packed.view(">u2").reshape(-1, _GROUPS)
+    upper, lower = groups[:, -2].astype(np.intp), groups[:, -1].astype(np.intp)
+    front, back, pair_lengths = _octet_pairs()
+    words = np.stack((front.take(upper), back.take(lower)))
+    lengths = np.stack((pair_lengths.take(upper), pair_lengths.take(lower)))
+    quarters = packed.view("<u4").reshape(-1, 4)
+    other = (quarters[:, 0] | quarters[:, 1] | quarters[:, 2] ^ 0xFFFF0000).nonzero()[0]
     if not len(other):
         return Column(words, lengths)
     column = Column(*(np.zeros((_GROUPS, len(packed)), kind) for kind in (np.uint64, np.uint8)))
     column.words[-2:], column.lengths[-2:] = words, lengths
     column.words[:, other], column.lengths[:, other] = _addresses6(packed[other])
-    other = other[(quarters[:3, other] == 0).all(axis=0)]
+    other = other[(quarters[other, :3] == 0).all(axis=1)]
     if len(other):  # "any", ::1, and those that end as IPv4 does
         named = looked_up(packed[other].tolist(), lambda key: f"{address(key)},".encode())
         column.lengths[:, other] = 0
         count = len(named.words)
         column.words[-count:, other], column.lengths[-count:, other] = named.words, named.lengths
     return column
+
+
+@cache
+def _octet_pairs() -> tuple[NDArray[np.uint64], NDArray[np.uint64], NDArray[np.uint8]]:
+    """Two octets by the number of 16 bits they are: words that end in a point, and in a comma; lengths."""
+    first, second = np.divmod(np.arange(1 << 16), 256)
+    front = _OCTETS[first] >> 8 * _OCTET_LENGTHS[second].astype(np.uint64)
+    lengths = _OCTET_LENGTHS[first] + _OCTET_LENGTHS[second]
+    return front | _OCTETS[second], front | _OCTETS[256 + second], lengths
 
 
 def _addresses6(packed: NDArray[np.void]) -> tuple[NDArray[np.uint64], NDArray[np.uint8]]:
