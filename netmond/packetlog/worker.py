@@ -43,7 +43,7 @@ from netmond.packetlog.writer import Account, Writer
 from netmond.units import unit_of
 
 #: Seconds from the first packet after a rest to its batch, and between two looks at what is missing.
-_GATHER, _LOOK = 0.05, 1.0
+_GATHER, _LOOK = 0.2, 1.0
 
 _FIELDS = tuple(each.name for each in fields(Account))
 
