@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, ClassVar, Protocol
 
 from netmond.config import OutputConfig, read_options
@@ -119,3 +119,15 @@ class BatchOutput(ABC):
             self._delivery.submit(payload)
             if self._delivery.is_half_full():
                 self._delivery.pump()
+
+
+def payloads(parts: Iterable[bytes], size: int) -> Iterator[bytes]:
+    """The parts one after the other, in payloads of about `size` bytes: a few large ones cost least."""
+    payload = bytearray()
+    for part in parts:
+        payload += part
+        if len(payload) >= size:
+            yield bytes(payload)
+            payload.clear()
+    if payload:
+        yield bytes(payload)

@@ -24,7 +24,6 @@ _LOOK = 0.005
 #: Seconds in which a host may answer that nobody listens at a UDP port.
 _REFUSAL = 0.1
 
-
 #: socket(7): a connection is cut when it is closed.
 _NOW = struct.pack("ii", 1, 0)
 
@@ -89,8 +88,8 @@ def send_datagrams(address: Address, timeout: float, datagrams: Iterable[bytes])
             for datagram in datagrams:
                 sender.send(datagram)
             if address.scheme == "udp":
-                _has_ended(sender, _REFUSAL)
-            _raise_pending(sender)
+                has_ended(sender, _REFUSAL)
+            raise_pending(sender)
         except OSError as error:
             raise unavailable(address, error, connected=True) from error
 
@@ -148,7 +147,7 @@ def _is_over(connection: socket.socket) -> bool:
     return bool(poll.poll(0))
 
 
-def _has_ended(connection: socket.socket, seconds: float) -> bool:
+def has_ended(connection: socket.socket, seconds: float) -> bool:
     """Whether the connection fails or ends within this time."""
     poll = select.poll()
     poll.register(connection, 0)  # POLLERR and POLLHUP come in any case
@@ -157,9 +156,9 @@ def _has_ended(connection: socket.socket, seconds: float) -> bool:
 
 def _wait_until_taken(connection: socket.socket, deadline: float) -> None:
     while (waiting := _queued(connection)) and time.monotonic() < deadline:
-        if _has_ended(connection, _LOOK):
+        if has_ended(connection, _LOOK):
             break
-    _raise_pending(connection)
+    raise_pending(connection)
     if waiting:
         raise TimeoutError(errno.ETIMEDOUT, os.strerror(errno.ETIMEDOUT))
 
@@ -170,7 +169,8 @@ def _queued(connection: socket.socket) -> int:
     return int(struct.unpack("=i", answer)[0])
 
 
-def _raise_pending(connection: socket.socket) -> None:
+def raise_pending(connection: socket.socket) -> None:
+    """OSError: what went wrong with something sent before, if anything did."""
     number = connection.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
     if number:
         raise OSError(number, os.strerror(number))

@@ -7,13 +7,11 @@ unreachable), and a connected socket gets to hear it. Then the rest waits, and g
 from __future__ import annotations
 
 import errno
-import os
-import select
 import socket
 from time import monotonic
 
 from netmond.export.address import Address
-from netmond.export.connection import connect, unavailable
+from netmond.export.connection import connect, has_ended, raise_pending, unavailable
 from netmond.export.ipfix_messages import split
 
 #: Messages sent at once, and seconds of pause behind them. 16 of 1,400 bytes take a sixth of what a socket
@@ -69,8 +67,5 @@ class Datagrams:
 
 def _listen(connected: socket.socket, seconds: float) -> None:
     """Wait that long for an error of what was sent before."""
-    poll = select.poll()
-    poll.register(connected, 0)  # errors are told always
-    if poll.poll(seconds * 1000):
-        code = connected.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-        raise OSError(code, os.strerror(code))
+    if has_ended(connected, seconds):
+        raise_pending(connected)

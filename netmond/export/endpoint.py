@@ -53,9 +53,8 @@ class Endpoint:
         if not self._address.host:
             raise ConfigError("the URL is not valid: it names no host")
         self._target = f"{parts.path or '/'}{'?' if parts.query else ''}{parts.query}"
-        self._where = (
-            f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"  # no password, no query
-        )
+        # Without password and query: it stands in messages.
+        self._where = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
         self._timeout = timeout
         self._login = _login(parts)
         self._token_file = Path(token_file) if token_file else None

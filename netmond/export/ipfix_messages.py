@@ -33,7 +33,7 @@ VERSION = 10
 _TEMPLATE_SET = 2
 _HEADER = struct.Struct("!HHIII")  # version, length, export time, sequence number, observation domain
 _SET = struct.Struct("!HH")  # id, length
-_HEADERS = (  # both
+_BOTH_HEADERS = (  # as columns
     *(("version", ">u2"), ("length", ">u2"), ("time", ">u4"), ("sequence", ">u4"), ("domain", ">u4")),
     *(("set", ">u2"), ("set_length", ">u2")),
 )
@@ -181,7 +181,7 @@ def _messages(
 ) -> NDArray[np.void]:
     """A message (m,) of each row of records (m, n)."""
     rows, fit = found.shape
-    layout = np.dtype([*_HEADERS, ("records", template.record, (fit,))])
+    layout = np.dtype([*_BOTH_HEADERS, ("records", template.record, (fit,))])
     messages = np.empty(rows, layout)
     messages["version"], messages["length"] = VERSION, layout.itemsize
     messages["time"], messages["domain"] = int(origin.time) & 0xFFFFFFFF, origin.domain
@@ -223,9 +223,8 @@ def _times(first: NDArray[np.float64], last: NDArray[np.float64], origin: Origin
 
 
 def _end_reasons(ended: NDArray[np.bool_], kind: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    over = np.where(
-        kind == FlowKind.SOCKET.value, END_OF_FLOW, IDLE_TIMEOUT
-    )  # others have no end to be seen
+    # Others than sockets' have no end to be seen.
+    over = np.where(kind == FlowKind.SOCKET.value, END_OF_FLOW, IDLE_TIMEOUT)
     return np.where(ended, over, ACTIVE_TIMEOUT).astype(np.uint8)
 
 

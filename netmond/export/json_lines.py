@@ -32,7 +32,7 @@ from collections.abc import Iterable, Iterator
 from itertools import chain
 
 from netmond.export import rows
-from netmond.export.batches import BatchOutput, Sender
+from netmond.export.batches import BatchOutput, Sender, payloads
 from netmond.export.connection import Stream
 from netmond.export.options import OPTIONS
 from netmond.export.progress import Progress
@@ -70,14 +70,8 @@ class JsonOutput(BatchOutput):
         return self._payloads(snapshot, told)
 
     def _payloads(self, snapshot: Snapshot, told: Iterable[Row]) -> Iterator[bytes]:
-        payload = bytearray()
-        for row in told:
-            payload += line({"host": self.host, "time": snapshot.time, **row})
-            if len(payload) >= PAYLOAD:
-                yield bytes(payload)
-                payload.clear()
-        if payload:
-            yield bytes(payload)
+        head = {"host": self.host, "time": snapshot.time}
+        return payloads((line({**head, **row}) for row in told), PAYLOAD)
 
 
 def line(row: Row) -> bytes:

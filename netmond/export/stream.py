@@ -33,8 +33,6 @@ _MOST_BUFFERS = 1024
 class StreamError(NetmondError):
     """What arrived is no frame, or more than allowed; nothing after it can be understood."""
 
-    code = "Failed"
-
 
 class Ended(StreamError):
     """The other side closed the connection in the middle of a frame."""

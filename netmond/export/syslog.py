@@ -29,7 +29,7 @@ from itertools import chain
 from netmond.config import LOG_LEVELS
 from netmond.export import rows
 from netmond.export.address import Address
-from netmond.export.batches import BatchOutput, Sender
+from netmond.export.batches import BatchOutput, Sender, payloads
 from netmond.export.connection import Stream, send_datagrams
 from netmond.export.options import OPTIONS
 from netmond.export.progress import Progress
@@ -75,21 +75,16 @@ class SyslogOutput(BatchOutput):
 
     def batch(self, snapshot: Snapshot, progress: Progress) -> Iterator[bytes]:
         """Messages framed by octet counting."""
-        payload = bytearray()
-        for row in chain(
-            rows.figures(snapshot, progress, self.names),
-            rows.losses(snapshot, progress),
-            rows.features(snapshot, progress),
-        ):
-            if row["type"] not in _PARAMETERS:
-                continue
-            told = message(row, snapshot.time, self.host, self.values["facility"])
-            payload += b"%d %b" % (len(told), told)
-            if len(payload) >= PAYLOAD:
-                yield bytes(payload)
-                payload.clear()
-        if payload:
-            yield bytes(payload)
+        told = (
+            message(row, snapshot.time, self.host, self.values["facility"])
+            for row in chain(
+                rows.figures(snapshot, progress, self.names),
+                rows.losses(snapshot, progress),
+                rows.features(snapshot, progress),
+            )
+            if row["type"] in _PARAMETERS
+        )
+        return payloads((b"%d %b" % (len(each), each) for each in told), PAYLOAD)
 
 
 class _Datagrams:

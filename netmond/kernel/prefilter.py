@@ -17,7 +17,7 @@ _ALL = np.uint64(_WORD)
 
 
 def place(network: Network) -> int | None:
-    """The bit of a target, as may_be_target() in bpf/interfaces.c has it; None: too wide for one bit."""
+    """The bit of a target, as may_be_target() in bpf/targets.h has it; None: too wide for one bit."""
     if network.version == 4:
         wide, key = network.prefixlen < 24, int(network.network_address) >> 8
     else:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import socket
 import subprocess
 from collections import Counter
 from collections.abc import Callable, Iterable
@@ -26,14 +25,6 @@ def need(program: str, package: str) -> None:
     """Without it the test is skipped."""
     if shutil.which(program, path="/usr/bin:/usr/sbin") is None:
         pytest.skip(f"needs {program} (Debian package {package})")
-
-
-def free_port() -> int:
-    """A port of UDP that nobody has."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 class Nfcapd:

@@ -213,7 +213,13 @@ class Rsyslogd:
             found.append(told)
         return found
 
-    def close(self) -> None:
+    def __enter__(self) -> Rsyslogd:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         try:
             self.stop()
         finally:

@@ -12,7 +12,7 @@ from types import TracebackType
 
 from tests.bus.private import ROOT
 from tests.export.nfdump import need
-from tests.export.timeseries import free_port
+from tests.export.peers import free_port
 from tests.kernel.deadline import DEADLINE, eventually
 
 #: The directory that sshd gives its unprivileged part as root; the package's service makes it, too.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import socket
 import subprocess
 import sys
 import time
@@ -23,7 +24,8 @@ from netmond.outputs.exported import Exporter
 from netmond.users import Names
 from tests.bus import snapshots
 from tests.bus.private import ROOT, FakeMonitor, LoopThread, PrivateBus
-from tests.export.nfdump import Nfcapd, free_port, packets_and_bytes
+from tests.export.nfdump import Nfcapd, packets_and_bytes
+from tests.export.peers import free_port
 from tests.export.sshd import Sshd
 from tests.export.timeseries import VictoriaMetrics
 from tests.kernel.deadline import DEADLINE
@@ -60,7 +62,10 @@ def exporter(state: Path, **outputs: dict[str, Any]) -> Exporter:
 def test_many_machines(tmp_path: Path) -> None:
     """Each has the figures under its own name, and all together are what all have counted."""
     now = time.time() - 5
-    with VictoriaMetrics(tmp_path) as metrics, Nfcapd(tmp_path / "flows", free_port()) as collector:
+    with (
+        VictoriaMetrics(tmp_path) as metrics,
+        Nfcapd(tmp_path / "flows", free_port(socket.SOCK_DGRAM)) as collector,
+    ):
         exporters = {}
         for number in MACHINES:
             push = {"url": f"{metrics.url}/api/v1/import/prometheus", "instance": f"machine{number}"}

@@ -15,12 +15,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from netmond.config import OutputConfig
 from netmond.export.batches import Sender
 from netmond.export.ipfix import IpfixOutput
 from netmond.model import FlowKind, Snapshot
 from tests.bus import snapshots
-from tests.export.nfdump import Nfcapd, free_port, need, packets_and_bytes
+from tests.export.ipfix_outputs import starting
+from tests.export.nfdump import Nfcapd, need, packets_and_bytes
+from tests.export.peers import free_port
 
 FLOWS = 10_000
 
@@ -64,19 +65,15 @@ Make = Callable[..., Exporter]
 
 @pytest.fixture
 def make(tmp_path: Path) -> Iterator[Make]:
-    made = []
+    with starting(tmp_path) as start:
 
-    def new(port: int, scheme: str = "udp", **options: Any) -> Exporter:
-        output = Exporter()
-        options = {"address": f"{scheme}:127.0.0.1:{port}", "domain": 7, "interval": 10, **options}
-        output.directory = tmp_path / "ipfix"
-        output.init(OutputConfig(name="ipfix", log_dir=tmp_path, state_dir=tmp_path, options=options))
-        made.append(output)
-        return output
+        def new(port: int, scheme: str = "udp") -> Exporter:
+            output = Exporter()
+            output.directory = tmp_path / "ipfix"
+            start(output, f"{scheme}:127.0.0.1:{port}")
+            return output
 
-    yield new
-    for output in made:
-        output.close()
+        yield new
 
 
 def ground(flows: int = FLOWS) -> Snapshot:
@@ -141,7 +138,7 @@ def test_sums(make: Make, tmp_path: Path) -> None:
     first = ground()
     second = later(first, 10)
     third = later(second, 10, seed=2)
-    with Nfcapd(tmp_path / "flows", free_port()) as collector:
+    with Nfcapd(tmp_path / "flows", free_port(socket.SOCK_DGRAM)) as collector:
         output = make(collector.port)
         output.drain = collector.drain
 
@@ -164,7 +161,7 @@ def test_the_exporter_starts_again(make: Make, tmp_path: Path, killed: bool) -> 
     second = later(first, 10)
     third = later(second, 3, seed=2)
     fourth = later(third, 3, seed=3)
-    with Nfcapd(tmp_path / "flows", free_port()) as collector:
+    with Nfcapd(tmp_path / "flows", free_port(socket.SOCK_DGRAM)) as collector:
         output = make(collector.port)
         output.drain = collector.drain
         for snapshot in (first, second, third):
@@ -185,7 +182,7 @@ def test_the_collector_starts_again(make: Make, tmp_path: Path) -> None:
     second = later(first, 10)
     third = later(second, 10, seed=2)
     fourth = later(third, 10, seed=3)
-    with Nfcapd(tmp_path / "before", free_port()) as before:
+    with Nfcapd(tmp_path / "before", free_port(socket.SOCK_DGRAM)) as before:
         output = make(before.port)
         output.drain = before.drain
         output.deliver(first)

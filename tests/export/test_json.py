@@ -18,20 +18,10 @@ from netmond.export.connection import connect
 from netmond.export.delivery import LONGEST_PAUSE
 from netmond.export.json_lines import JsonOutput
 from tests.export.peers import Listener, free_port
-from tests.unit.history import NAMES, History, crowded
+from tests.unit.history import NAMES, Clock, History, crowded
 
 #: Lines of a batch of `History` in which everything grew.
 BATCH = 13
-
-
-class Clock:
-    """Pauses pass as a test says."""
-
-    def __init__(self) -> None:
-        self.now = 0.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 @pytest.fixture(params=["tcp", "unix"])

@@ -22,7 +22,8 @@ from netmond.export.push import PushOutput
 from netmond.model import Feature, FeatureState, Snapshot
 from tests.bus import snapshots
 from tests.export import growth
-from tests.export.timeseries import Prometheus, VmAgent, free_port
+from tests.export.peers import free_port
+from tests.export.timeseries import Prometheus, VmAgent
 from tests.kernel.deadline import eventually
 
 PACKAGING = Path(__file__).resolve().parents[2] / "packaging"

@@ -25,29 +25,15 @@ from netmond.users import Names
 from tests.bus.snapshots import ALICE, BOB
 from tests.export.peers import Rsyslogd, free_port
 from tests.kernel.deadline import DEADLINE
-from tests.unit.history import NAMES, History
+from tests.unit.history import NAMES, Clock, History
 
 TRANSPORTS = ("unix", "udp", "tcp")
 
 
 @pytest.fixture
 def rsyslogd(tmp_path: Path) -> Iterator[Rsyslogd]:
-    server = Rsyslogd(tmp_path / "rsyslog")
-    try:
-        server.start()
+    with Rsyslogd(tmp_path / "rsyslog") as server:
         yield server
-    finally:
-        server.close()
-
-
-class Clock:
-    """Pauses pass as a test says."""
-
-    def __init__(self) -> None:
-        self.now = 0.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 def start(

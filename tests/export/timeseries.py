@@ -17,15 +17,11 @@ from urllib.request import urlopen
 
 import pytest
 
+from tests.export.peers import free_port
 from tests.kernel.deadline import DEADLINE, eventually
 
 #: Labels, the name among them, as something that can be compared.
 Labels = frozenset[tuple[str, str]]
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return int(probe.getsockname()[1])
 
 
 def fetched(url: str, space: Sequence[str]) -> bytes:

@@ -19,36 +19,19 @@ from tests.kernel.deadline import eventually
 from tests.kernel.test_survival import lasting
 
 
-@pytest.fixture
-def listener(tmp_path: Path) -> Iterator[Listener]:
-    with Listener(Address("unix", path=str(tmp_path / "lines"))) as listener:
-        listener.start()
-        yield listener
-
-
-@pytest.fixture
-def rsyslogd(tmp_path: Path) -> Iterator[Rsyslogd]:
-    server = Rsyslogd(tmp_path / "rsyslog")
-    try:
-        server.start()
-        yield server
-    finally:
-        server.close()
-
-
 class Told:
     """What both were told of the user, added up by the kind of row; a row that comes twice counts once."""
 
     def __init__(self, listener: Listener, rsyslogd: Rsyslogd) -> None:
-        self._listener, self._rsyslogd = listener, rsyslogd
+        self.listener, self.rsyslogd = listener, rsyslogd
         self._seen: set[str] = set()
         self._sums: dict[str, Counter[str]] = {kind: Counter() for kind in ("user", "flow", "message")}
 
     def sums(self) -> dict[str, Figures]:
-        for line in self._listener.ready():
+        for line in self.listener.ready():
             if line["type"] in self._sums:
                 self._add(line["type"], line, line)
-        for message in self._rsyslogd.ready():
+        for message in self.rsyslogd.ready():
             self._add("message", message, message["data"]["netmond@32473"])
         names = Figures._fields
         return {kind: Figures(**{name: sum_[name] for name in names}) for kind, sum_ in self._sums.items()}
@@ -60,19 +43,26 @@ class Told:
             self._sums[kind].update({name: int(row[f"delta_{name}"]) for name in Figures._fields})
 
 
-def test_sums(scene: Scene, tmp_path: Path, listener: Listener, rsyslogd: Rsyslogd) -> None:
+@pytest.fixture
+def told(tmp_path: Path) -> Iterator[Told]:
+    address = Address("unix", path=str(tmp_path / "lines"))
+    with Listener(address) as listener, Rsyslogd(tmp_path / "rsyslog") as rsyslogd:
+        listener.start()
+        yield Told(listener, rsyslogd)
+
+
+def test_sums(scene: Scene, told: Told) -> None:
     """Over an outage of both in which the daemon dies: users, flows and messages add up to its totals."""
     netmond = lasting(
         scene,
         **{
-            "output.json.address": str(listener.address),
+            "output.json.address": str(told.listener.address),
             "output.json.interval": 1,
-            "output.syslog.address": str(rsyslogd.addresses["unix"]),
+            "output.syslog.address": str(told.rsyslogd.addresses["unix"]),
             "output.syslog.interval": 1,
         },
     )
     netmond.start()
-    told = Told(listener, rsyslogd)
 
     def everything_is_told() -> None:
         figures = netmond.user(USER)
@@ -84,8 +74,8 @@ def test_sums(scene: Scene, tmp_path: Path, listener: Listener, rsyslogd: Rsyslo
     user.do("exchange", name="a", count=23, size=101)
     everything_is_told()
 
-    listener.stop()
-    rsyslogd.stop()
+    told.listener.stop()
+    told.rsyslogd.stop()
     user.do("exchange", name="a", count=29, size=103)
     for name in ("json", "syslog"):
         eventually(lambda: "there: start it" in netmond.feature(f"output.{name}")[1], f"{name} says so")  # noqa: B023
@@ -93,8 +83,8 @@ def test_sums(scene: Scene, tmp_path: Path, listener: Listener, rsyslogd: Rsyslo
     user.do("exchange", name="a", count=31, size=107)
     netmond.start()
     user.do("exchange", name="a", count=37, size=109)
-    listener.start()
-    rsyslogd.start()
+    told.listener.start()
+    told.rsyslogd.start()
     everything_is_told()
 
     assert netmond.user(USER).out_packets == 23 + 29 + 31 + 37

@@ -49,17 +49,11 @@ def examine(netmond: Netmond, *, uid: int = 0, mounts: str = "") -> Diagnosis:
     return Diagnosis(done.returncode, {f"{each['section']}.{each['name']}": each for each in checks})
 
 
-@pytest.fixture(scope="module")
-def running(shared: Scene) -> Netmond:
-    """A daemon on one interface, for all tests that do not change it."""
-    return shared.netmond()
-
-
-def test_somebody_elses_program(shared: Scene, running: Netmond) -> None:
+def test_somebody_elses_program(shared: Scene, netmond: Netmond) -> None:
     """A program on the XDP slot of an interface is named, with its number, and how to be rid of it."""
     device = shared.link.near_device
     with stranger(shared.near, device, XDP, programs.XDP, XDP_PASS):
-        found = examine(running)[f"interfaces.{device}"]
+        found = examine(netmond)[f"interfaces.{device}"]
 
         (link,) = json.loads(shared.near.run("ip", "-json", "-details", "link", "show", "dev", device))
         number = link["xdp"]["prog"]["id"]
@@ -68,49 +62,49 @@ def test_somebody_elses_program(shared: Scene, running: Netmond) -> None:
         assert f"bpftool prog show id {number}" in found["remedy"]
         assert "veth, watched with tc" in found["cause"]
 
-    assert examine(running)[f"interfaces.{device}"]["severity"] == "fine"
+    assert examine(netmond)[f"interfaces.{device}"]["severity"] == "fine"
 
 
-def test_somebody_elses_program_for_ordinary_users(shared: Scene, running: Netmond) -> None:
+def test_somebody_elses_program_for_ordinary_users(shared: Scene, netmond: Netmond) -> None:
     """Names of programs are root's to see; that there is one is everybody's."""
     device = shared.link.near_device
     with stranger(shared.near, device, XDP, programs.XDP, XDP_PASS):
-        found = examine(running, uid=NOBODY)[f"interfaces.{device}"]
+        found = examine(netmond, uid=NOBODY)[f"interfaces.{device}"]
 
     assert found["state"] == "warning"
     assert "another program is on its XDP slot (id " in found["cause"]
     assert "stranger" not in found["cause"]
 
 
-def test_unwatched_interface_with_a_program(shared: Scene, running: Netmond) -> None:
+def test_unwatched_interface_with_a_program(shared: Scene, netmond: Netmond) -> None:
     """Counts, too: it may drop what would come to another one."""
     shared.near.ip("link add other type veth peer name another")
     with stranger(shared.near, "other", XDP, programs.XDP, XDP_PASS):
-        found = examine(running)
+        found = examine(netmond)
 
     assert "veth, not watched; another program" in found["interfaces.other"]["cause"]
     assert "interfaces.another" not in found.found
 
 
-def test_running(shared: Scene, running: Netmond) -> None:
+def test_running(shared: Scene, netmond: Netmond) -> None:
     """A daemon without a unit: it is told to be there, with its capabilities, and its features as it tells
     them; nothing has failed."""
-    found = examine(running)
+    found = examine(netmond)
 
-    features = {each["name"]: each["state"] for each in running.status()["features"]}
+    features = {each["name"]: each["state"] for each in netmond.status()["features"]}
     assert {name: each["state"] for name, each in found.found.items() if each["section"] == "features"} == {
         f"features.{name}": state for name, state in features.items()
     }
     for name in ("service.daemon", "service.versions", "service.capabilities", "service.bus", "kernel.btf"):
         assert (name, found[name]["state"]) == (name, "ok")
-    assert f"pid {running.pid}" in found["service.service"]["details"]
+    assert f"pid {netmond.pid}" in found["service.service"]["details"]
     assert [name for name, each in found.found.items() if each["severity"] == "failed"] == []
     assert found.code == 0
 
 
-def test_ordinary_user(running: Netmond) -> None:
+def test_ordinary_user(netmond: Netmond) -> None:
     """Sees nearly all of it; nothing seems broken only because it may not be looked at."""
-    root, user = examine(running), examine(running, uid=NOBODY)
+    root, user = examine(netmond), examine(netmond, uid=NOBODY)
 
     assert user.code == 0
     worse = {name for name in root.found if root[name]["severity"] != user[name]["severity"]}
@@ -184,24 +178,24 @@ CGROUPS = {
 
 
 @pytest.mark.parametrize(("script", "state", "cause"), CGROUPS.values(), ids=CGROUPS)
-def test_cgroups(running: Netmond, script: str, state: str, cause: str) -> None:
+def test_cgroups(netmond: Netmond, script: str, state: str, cause: str) -> None:
     """Control groups are found where they are mounted, which is not always the same place."""
-    found = examine(running, mounts=script)
+    found = examine(netmond, mounts=script)
 
     assert found["kernel.cgroups"]["state"] == state
     assert cause in found["kernel.cgroups"]["cause"]
     assert found.code == (1 if state == "failed" else 0)
 
 
-def test_full_disk(running: Netmond) -> None:
+def test_full_disk(netmond: Netmond) -> None:
     """A log directory on a file system without a free byte has failed; one without a free inode, too."""
     fill = "mount -t tmpfs -o size=64k,nr_inodes={inodes} none /var/log; mkdir /var/log/netmond;"
     fill += " cd /var/log/netmond; {what}"
 
     bytes_ = examine(
-        running, mounts=fill.format(inodes=100, what="cat /dev/zero > zero 2>/dev/null || true")
+        netmond, mounts=fill.format(inodes=100, what="cat /dev/zero > zero 2>/dev/null || true")
     )
-    inodes = examine(running, mounts=fill.format(inodes=4, what="touch a b c d 2>/dev/null || true"))
+    inodes = examine(netmond, mounts=fill.format(inodes=4, what="touch a b c d 2>/dev/null || true"))
 
     for found in (bytes_["surroundings.log-directory"], inodes["surroundings.log-directory"]):
         assert found["state"] == "failed"
@@ -210,13 +204,13 @@ def test_full_disk(running: Netmond) -> None:
     assert " 0 % of the inodes" in inodes["surroundings.log-directory"]["cause"]
 
 
-def test_mounts_of_the_kernel(running: Netmond) -> None:
+def test_mounts_of_the_kernel(netmond: Netmond) -> None:
     """Lockdown and the BPF file system are seen once they are mounted, and missed before."""
     security, empty = "/sys/kernel/security", "mount -t tmpfs none /run"
     pins = "mkdir -p /run/netmond/bpf; mount -t bpf none /run/netmond/bpf"
 
-    mounted = examine(running, mounts=f"{empty}; {pins}; mount -t securityfs none {security}")
-    unmounted = examine(running, mounts=f"{empty}; umount -l {security} 2>/dev/null || true")
+    mounted = examine(netmond, mounts=f"{empty}; {pins}; mount -t securityfs none {security}")
+    unmounted = examine(netmond, mounts=f"{empty}; umount -l {security} 2>/dev/null || true")
 
     assert mounted["kernel.lockdown"]["state"] in ("ok", "warning")
     assert mounted["surroundings.bpffs"]["state"] == "ok"

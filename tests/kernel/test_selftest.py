@@ -62,7 +62,7 @@ SEEDS = {
         "if (owner->flags & FLOW_UNCONNECTED && !in)\n        count_peer", *PEERS,
     ),
     "IPv6 forgotten in targets": seed(
-        "interfaces.c", "if (!count || !*count)", "if (!count || !*count || !ipv4)", *TARGETS6
+        "targets.h", "if (!count || !*count)", "if (!count || !*count || !ipv4)", *TARGETS6
     ),
     "a segment too few of each super-packet on an interface": seed(
         "interfaces.c", "segments = skb->gso_segs;", "segments = skb->gso_segs - 1;",
@@ -125,12 +125,6 @@ class Host:
     def until_it_counts(self) -> None:
         """Waits until a test that has begun is in the middle of it."""
         eventually(lambda: len(self._netmond.peek("Targets")) == 4, "the test has its targets")
-
-
-@pytest.fixture(scope="module")
-def netmond(shared: Scene) -> Netmond:
-    """One for all tests that need no other."""
-    return shared.netmond()
 
 
 @pytest.fixture

@@ -15,12 +15,6 @@ from tests.kernel.running import Netmond, Row, counted, total
 DATAGRAM = 101 + 28
 
 
-@pytest.fixture(scope="module")
-def netmond(shared: Scene) -> Netmond:
-    """One daemon for the tests that use a user of their own."""
-    return shared.netmond()
-
-
 @pytest.fixture
 def port(shared: Scene) -> int:
     """An echo server at the far end."""

@@ -21,12 +21,6 @@ COARSE = 0.02  # seconds: a tick of the kernel's coarse clock, and rounding
 COOKIE = {("tcp", False): 37, ("tcp", True): 0, ("udp", False): 4, ("udp", True): 4}
 
 
-@pytest.fixture(scope="module")
-def netmond(shared: Scene) -> Netmond:
-    """One daemon for the module; tests look at how far its figures grow."""
-    return shared.netmond()
-
-
 def check(found: Figures, packets: Sequence[Packet], here: frozenset[str]) -> None:
     """The figures are those of the packets, with any part of those that came when the socket had gone."""
     alive, late = of_sockets(packets, here)

@@ -30,18 +30,6 @@ UDP_GRO = 104  # linux/udp.h
 NARROW = 1300
 
 
-@pytest.fixture(scope="module")
-def netmond(shared: Scene) -> Netmond:
-    """One daemon for the module; each test has a user of its own."""
-    return shared.netmond()
-
-
-@pytest.fixture(scope="module")
-def server(shared: Scene) -> Agent:
-    """Whoever the users talk to, at the far end."""
-    return shared.server()
-
-
 #: A buffer, and the size of the datagrams that the kernel makes of it.
 BUFFERS = {"whole": (23 * 1000, 1000), "with a rest": (23 * 1000 - 7, 1000), "tiny": (61, 1), "one": (7, 7)}
 

@@ -83,18 +83,6 @@ WAYS = {
 }
 
 
-@pytest.fixture(scope="module")
-def netmond(shared: Scene) -> Netmond:
-    """One daemon for the module; each test has a user of its own."""
-    return shared.netmond()
-
-
-@pytest.fixture(scope="module")
-def server(shared: Scene) -> Agent:
-    """Whoever the users talk to, at the far end."""
-    return shared.server()
-
-
 @contextmanager
 def conditions(scene: Scene, way: Way, *, offload: bool) -> Iterator[None]:
     """A row's link and sysctls."""

@@ -1,4 +1,4 @@
-"""A machine whose figures grow as a test says, told in snapshots as the daemon's."""
+"""A machine whose figures grow as a test says, told in snapshots as the daemon's, and a clock."""
 
 from __future__ import annotations
 
@@ -22,6 +22,16 @@ def crowded(snapshot: Snapshot, count: int) -> Snapshot:
     columns |= {"id": np.arange(count, dtype="u8"), "ended": np.zeros(count, bool)}
     flows = Table(columns=columns, counters=snapshot.flows.counters[many], rates=snapshot.flows.rates[many])
     return replace(snapshot, flows=flows)
+
+
+class Clock:
+    """Pauses pass as a test says."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
 
 
 @dataclass

@@ -6,6 +6,8 @@ import shutil
 import ssl
 import subprocess
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from email.message import Message
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -24,7 +26,8 @@ class Receiver:
     got: list[tuple[str, Message, bytes]] = field(default_factory=list)
     port: int = 0
 
-    def start(self, tls: ssl.SSLContext | None = None) -> ThreadingHTTPServer:
+    @contextmanager
+    def serving(self, tls: ssl.SSLContext | None = None) -> Iterator[Receiver]:
         receiver = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -45,7 +48,9 @@ class Receiver:
         if tls is not None:
             server.socket = tls.wrap_socket(server.socket, server_side=True)
         threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
-        return server
+        with server:
+            yield self
+            server.shutdown()
 
 
 def self_signed(directory: Path) -> Path:

@@ -20,15 +20,6 @@ from tests.unit.receiver import Receiver, self_signed
 TIMEOUT = 20.0
 
 
-@pytest.fixture
-def receiver() -> Iterator[Receiver]:
-    it = Receiver()
-    server = it.start()
-    yield it
-    server.shutdown()
-    server.server_close()
-
-
 def post(receiver: Receiver, path: str = "/in", login: str = "", **options: str) -> None:
     Endpoint(f"http://{login}127.0.0.1:{receiver.port}{path}", TIMEOUT, **options).post(
         b"figures", {"X": "y"}
@@ -181,11 +172,8 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def secure(certificate: Path) -> Iterator[Receiver]:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate)
-    it = Receiver()
-    server = it.start(context)
-    yield it
-    server.shutdown()
-    server.server_close()
+    with Receiver().serving(context) as receiver:
+        yield receiver
 
 
 def test_tls(secure: Receiver, certificate: Path) -> None:

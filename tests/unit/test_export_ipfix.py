@@ -12,15 +12,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from netmond.config import OutputConfig
 from netmond.errors import ConfigError, Unavailable
 from netmond.export import datagrams, ipfix_messages
 from netmond.export.address import Address
 from netmond.export.datagrams import Datagrams
 from netmond.export.ipfix import IpfixOutput
 from netmond.model import NOBODY_UID, FlowKind, Snapshot
+from tests.export.ipfix_outputs import starting
 from tests.export.ipfix_reader import Reader, read
 from tests.unit.csvflows import BOB, START, flow, snapshot
+from tests.unit.history import Clock
 
 FORWARDED: dict[str, Any] = {"kind": FlowKind.FORWARDED, "uid": NOBODY_UID, "pid": 0, "comm": b""}
 OVERFLOW: dict[str, Any] = {
@@ -29,15 +30,6 @@ OVERFLOW: dict[str, Any] = {
     "remote": bytes(16),
     "protocol": 0,
 }
-
-
-class Clock:
-    """Time that passes when it is told to."""
-
-    now = 0.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 class Collector:
@@ -74,18 +66,14 @@ Make = Callable[..., IpfixOutput]
 @pytest.fixture
 def make(tmp_path: Path) -> Iterator[Make]:
     """Starts an output, with what an earlier one in this test has left."""
-    made = []
+    with starting(tmp_path) as start:
 
-    def new(address: str, **options: Any) -> IpfixOutput:
-        output = IpfixOutput(clock=options.pop("clock", Clock()))
-        options = {"address": address, "interval": 10, "domain": 7, **options}
-        output.init(OutputConfig(name="ipfix", log_dir=tmp_path, state_dir=tmp_path, options=options))
-        made.append(output)
-        return output
+        def new(address: str, clock: Clock | None = None) -> IpfixOutput:
+            output = IpfixOutput(clock=clock or Clock())
+            start(output, address)
+            return output
 
-    yield new
-    for output in made:
-        output.close()
+        yield new
 
 
 def at(after: float, *flows: dict[str, Any], since: float = START, started: float = START) -> Snapshot:

@@ -7,7 +7,7 @@ import logging
 import re
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,15 +22,6 @@ from tests.unit.receiver import Receiver
 ROOT = Path(__file__).resolve().parents[2]
 
 New = Callable[..., PushOutput]
-
-
-@pytest.fixture
-def receiver() -> Iterator[Receiver]:
-    it = Receiver()
-    server = it.start()
-    yield it
-    server.shutdown()
-    server.server_close()
 
 
 @pytest.fixture

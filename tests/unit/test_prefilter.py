@@ -16,7 +16,7 @@ WORDS = (1 << wire.FILTER_BITS) // 64
 
 
 def says_yes(words: np.ndarray[tuple[int], np.dtype[np.uint64]], network: Network) -> bool:
-    """What may_be_target() of bpf/interfaces.c finds for an address."""
+    """What may_be_target() of bpf/targets.h finds for an address."""
     bit = place(network)
     assert bit is not None
     return bool(int(words[bit // 64]) >> bit % 64 & 1)
