@@ -8,6 +8,7 @@
 #ifndef NETMOND_OWNERS_H
 #define NETMOND_OWNERS_H
 
+#include "iterator.h"
 #include "parse.h"
 #include "peek.h"
 #include "types.h"
@@ -16,12 +17,6 @@
 #define S_IFSOCK 0140000
 
 /* The iterator's context: bpf_iter__task_file of the kernel's BTF. */
-struct bpf_iter_meta {
-    struct seq_file *seq;
-    u64 session_id;
-    u64 seq_num;
-};
-
 struct bpf_iter__task_file {
     struct bpf_iter_meta *meta;
     struct task_struct *task;

@@ -35,31 +35,11 @@ BPF_TABLE("hash", struct detour_key, struct tally, detours, DETOURS);
 BPF_F_TABLE("array", u32, u64, losses, SOCKET_LOSSES, BPF_F_MMAPABLE);
 /* Key: SETTING_*. User space writes it. */
 BPF_F_TABLE("array", u32, u64, settings, SETTINGS, BPF_F_MMAPABLE);
-/* Key: socket. Value: its owner and ticket. Accepted sockets get a copy (BPF_F_CLONE); the macro of
- * BCC has no place for that flag. */
-struct owners_table_t {
-    int key;
-    struct owner leaf;
-    void *(*sk_storage_get)(void *, void *, int);
-    int (*sk_storage_delete)(void *);
-    u32 flags;
-    u32 max_entries;
-};
-__attribute__((section("maps/sk_storage"))) struct owners_table_t owners = {
-    .flags = BPF_F_NO_PREALLOC | BPF_F_CLONE,
-};
-BPF_ANNOTATE_KV_PAIR(owners, int, struct owner);
 
 #define ACCEPT_WITHIN 16 /* packets sent, by which a connection has surely been accepted */
 
-/* Stands in both programs: BCC rewrites what is done to maps in the file itself, not in headers. */
-static __always_inline void lose(u32 reason)
-{
-    u64 *count = losses.lookup(&reason);
-
-    if (count)
-        __sync_fetch_and_add(count, 1);
-}
+#include "lose.h" /* uses maps */
+#include "storage.h" /* uses maps */
 
 /* Whether the interface that a packet passes is one of ours. */
 static __always_inline bool is_ours(struct bpf_sock *sk, struct owner *owner)

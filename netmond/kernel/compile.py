@@ -12,13 +12,14 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from netmond.errors import KernelError
 
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 
 _MAX_DESCRIPTORS = 64
 _MAX_REPLY = 1 << 16
+#: The directive of such a header. The mark is there for whoever reads the file, too.
+_USES_MAPS = re.compile(r'^#include "(\w+\.h)" /\* uses maps \*/$', re.MULTILINE)
 _TIMEOUT = 240.0  # seconds; a compile takes less than one, but on a machine busy with its boot it may wait
 
 
@@ -55,11 +58,19 @@ class Extra:
     loss: str
 
 
+#: What is lost without them, and members of the kernel's structures as (macro, structure, member)
+Offsets = tuple[tuple[str, tuple[tuple[str, str, str], ...]], ...]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Unit:
     """One C file, the sizes it is compiled with, and the programs and maps wanted from it.
 
-    `place` is what its programs attach to, if that is settled.
+    `place` is what its programs attach to, if that is settled. `preamble` is C text that comes before the
+    file, made for this one use. `shared` are maps that exist already, by name and descriptor: the programs
+    use them in the place of what the file declares under that name, of the same kind and sizes. `code` are
+    functions that are not loaded but handed over, see variants.py. `offsets` is what it would like to read
+    from the kernel's structures, if that is not what the meter's programs read.
     """
 
     source: str
@@ -68,6 +79,10 @@ class Unit:
     maps: tuple[str, ...]
     extra: Extra | None = None
     place: str = ""
+    preamble: str = ""
+    shared: Mapping[str, int] = field(default_factory=dict)
+    code: tuple[str, ...] = ()
+    offsets: Offsets = field(default_factory=lambda: METER_OFFSETS)
 
     @property
     def name(self) -> str:
@@ -84,11 +99,15 @@ class Unit:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Loaded:
-    """Descriptors by name, owned by whoever holds this. `notes` tells what had to be left out."""
+    """Descriptors by name, owned by whoever holds this. `notes` tells what had to be left out.
+
+    `code` are instructions of functions, with places in `maps` where descriptors of maps are to be.
+    """
 
     programs: Mapping[str, int]
     maps: Mapping[str, int]
     notes: tuple[str, ...]
+    code: Mapping[str, bytes] = field(default_factory=dict)
 
     def close(self) -> None:
         for descriptor in (*self.programs.values(), *self.maps.values()):
@@ -107,19 +126,21 @@ class Compilation:
     def __init__(self, unit: Unit) -> None:
         self._unit = unit
         self._ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        with theirs:
+        # The order is a file: a preamble may be larger than what a socket or a pipe takes at once.
+        with theirs, open(os.memfd_create("unit"), "w+b") as order:
+            order.write(json.dumps(asdict(unit)).encode())
+            order.seek(0)
             environment = {**os.environ, "BCC_KERNEL_SOURCE": str(source_directory() / "kheaders")}
             self._child = subprocess.Popen(
                 [sys.executable, "-m", __name__, str(theirs.fileno())],
-                pass_fds=(theirs.fileno(),),
-                stdin=subprocess.DEVNULL,
+                pass_fds=(theirs.fileno(), *unit.shared.values()),
+                stdin=order,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.PIPE,
                 env=environment,
                 cwd=Path(__file__).resolve().parents[2],
             )
         self._ours.settimeout(_TIMEOUT)
-        self._ours.send(json.dumps(asdict(unit)).encode())
 
     def result(self) -> Loaded:
         """Waits for the child. KernelError: what failed, in a line."""
@@ -148,14 +169,14 @@ class Compilation:
             programs=dict(zip(names, descriptors[: len(names)], strict=True)),
             maps=dict(zip(reply["maps"], descriptors[len(names) :], strict=True)),
             notes=tuple(reply["notes"]),
+            code={name: bytes.fromhex(code) for name, code in reply["code"].items()},
         )
 
 
 # -- the child ---------------------------------------------------------------------------------------
 
 
-#: What is read from the kernel's structures, as (macro, structure, member), and what is lost without.
-_OFFSETS = (
+METER_OFFSETS: Offsets = (
     ("users of user namespaces appear under their inner ids", (("SOCK_UID_OFFSET", "sock", "sk_uid"),)),
     (
         "flows name no interface",
@@ -181,6 +202,15 @@ _OFFSETS = (
         (("SOCK_SOCKET_OFFSET", "sock", "sk_socket"), ("SOCKET_FILE_OFFSET", "socket", "file")),
     ),
     (
+        "a capture knows no units of incoming frames",
+        (
+            ("SOCK_CGROUP_OFFSET", "sock", "sk_cgrp_data"),
+            ("CGROUP_DATA_OFFSET", "sock_cgroup_data", "cgroup"),
+            ("CGROUP_NODE_OFFSET", "cgroup", "kn"),
+            ("NODE_ID_OFFSET", "kernfs_node", "id"),
+        ),
+    ),
+    (
         "sockets older than netmond have no process",
         (
             ("TASK_TGID_OFFSET", "task_struct", "tgid"),
@@ -203,7 +233,7 @@ _OF_LINUX_6_6 = "tcx_prog_attach"
 _HIDDEN_ANSWERS = "answers to new IPv6 connections (SYN-ACK) are no user's: that takes Linux 6.6"
 
 
-def _kernel_defines(btf: Btf, notes: list[str]) -> dict[str, int]:
+def _kernel_defines(btf: Btf, offsets: Offsets, notes: list[str]) -> dict[str, int]:
     """What the running kernel offers beyond the oldest supported one."""
     defines = {}
     if btf.has_function("bpf_ktime_get_coarse_ns"):
@@ -211,7 +241,7 @@ def _kernel_defines(btf: Btf, notes: list[str]) -> dict[str, int]:
     if not btf.has_function(_OF_LINUX_6_6):
         defines["HIDDEN_ANSWERS"] = 1
         notes.append(_HIDDEN_ANSWERS)
-    for loss, wanted in _OFFSETS:
+    for loss, wanted in offsets:
         try:
             defines.update({macro: btf.offset(structure, member) for macro, structure, member in wanted})
         except KernelError as error:
@@ -221,11 +251,12 @@ def _kernel_defines(btf: Btf, notes: list[str]) -> dict[str, int]:
 
 @dataclass(frozen=True, slots=True)
 class _Product:
-    """Descriptors by name, and what had to be left out."""
+    """Descriptors by name, what had to be left out, and instructions."""
 
     programs: Mapping[str, int]
     maps: Mapping[str, int]
     notes: list[str]
+    code: Mapping[str, bytes]
 
 
 def _load(unit: Unit) -> _Product:
@@ -234,11 +265,11 @@ def _load(unit: Unit) -> _Product:
 
     notes: list[str] = []
     with Btf() as btf:  # also the check that there is one: BCC's own maps and programs are described in it
-        found = _kernel_defines(btf, notes)
+        found = _kernel_defines(btf, unit.offsets, notes)
     # Lockdown in confidentiality mode, for one, forbids reading the kernel's structures.
     plain = {name: value for name, value in found.items() if not name.endswith("_OFFSET")}
     refusal: Exception | None = None
-    for defines, blind in ((found, ()), (plain, _OFFSETS)):
+    for defines, blind in ((found, ()), (plain, unit.offsets)):
         for extra in (unit.extra, None) if unit.extra else (None,):
             try:
                 product = _compile(unit, defines, extra)
@@ -261,13 +292,16 @@ def _compile(unit: Unit, found: Mapping[str, int], extra: Extra | None) -> _Prod
     directory = source_directory()
     defines = {**unit.defines, **found, **({extra.macro: 1} if extra else {})}
     module = bcc.BPF(
-        src_file=str(directory / unit.source),
+        text=unit.preamble + _text(directory, unit.source),
         cflags=[
             f"-I{directory}",
             "-Wno-macro-redefined",
             *(f"-D{name}={value}" for name, value in defines.items()),
         ],
     )
+    for name, descriptor in unit.shared.items():
+        # Programs know maps by descriptors until they are loaded: behind this one is now the other map.
+        os.dup2(descriptor, _map(module, name))
     programs: dict[str, int] = {}
     notes = []
     for program in unit.programs:
@@ -282,7 +316,30 @@ def _compile(unit: Unit, found: Mapping[str, int], extra: Extra | None) -> _Prod
                 raise
             notes.append(f"{program.loss}: {_describe(error)}")
     names = (*unit.maps, *(extra.maps if extra else ()))
-    return _Product(programs, {name: os.dup(module[name].map_fd) for name in names}, notes)
+    code = {}
+    if unit.code:
+        from netmond.kernel.variants import place_maps
+
+        places = {_map(module, name): place for place, name in enumerate(names)}
+        code = {name: place_maps(module.dump_func(name), places) for name in unit.code}
+    return _Product(programs, {name: os.dup(_map(module, name)) for name in names}, notes, code)
+
+
+def _text(directory: Path, source: str) -> str:
+    """The C file, with those headers in it that use maps: of all else BCC keeps its hands off, and what is
+    done to maps would be compiled as it is written."""
+    text = (directory / source).read_text()
+    return _USES_MAPS.sub(lambda header: (directory / header[1]).read_text(), text)
+
+
+def _map(module: Any, name: str) -> int:
+    """The descriptor of a module's map, of any kind; module[name] knows some kinds only."""
+    import bcc
+
+    descriptor = int(bcc.lib.bpf_table_fd(module.module, name.encode()))
+    if descriptor < 0:
+        raise KernelError(f"no map {name}")
+    return descriptor
 
 
 def _describe(error: BaseException) -> str:
@@ -305,7 +362,7 @@ def _may_load() -> bool:
 
 def main(descriptor: int) -> int:
     with socket.socket(fileno=descriptor) as connection:
-        wanted = json.loads(connection.recv(_MAX_REPLY))
+        wanted = json.load(sys.stdin)
         wanted["programs"] = tuple(Program(**program) for program in wanted["programs"])
         wanted["extra"] = Extra(**wanted["extra"]) if wanted["extra"] else None
         try:
@@ -313,7 +370,12 @@ def main(descriptor: int) -> int:
         except Exception as error:  # whatever it is, the parent needs it in a line
             connection.send(json.dumps({"error": _describe(error)}).encode())
             return 1
-        reply = {"programs": list(product.programs), "maps": list(product.maps), "notes": product.notes}
+        reply = {
+            "programs": list(product.programs),
+            "maps": list(product.maps),
+            "notes": product.notes,
+            "code": {name: code.hex() for name, code in product.code.items()},
+        }
         descriptors = [*product.programs.values(), *product.maps.values()]
         socket.send_fds(connection, [json.dumps(reply).encode()], descriptors)
     return 0

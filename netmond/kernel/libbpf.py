@@ -9,7 +9,7 @@ import ctypes
 import errno
 import os
 from ctypes import POINTER, byref, c_char_p, c_int, c_size_t, c_uint32, c_void_p
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -39,6 +39,8 @@ TRACE_ITER = 28
 _BPF_LINK_TYPE_CGROUP = 3
 
 _PIECE = 1 << 15  # bytes of an iterator's output read at a time: what the kernel holds ready
+
+_VERIFIER_LOG = 1 << 20  # bytes
 
 _ENOTSUPP = 524  # of the kernel, not in errno.h
 
@@ -94,6 +96,33 @@ class _ProgInfo(ctypes.Structure):
     )
 
 
+class _LoadOpts(ctypes.Structure):
+    """The start of struct bpf_prog_load_opts."""
+
+    _fields_ = (
+        ("sz", c_size_t),
+        ("attempts", c_int),
+        ("expected_attach_type", c_int),
+        ("prog_btf_fd", c_uint32),
+        ("prog_flags", c_uint32),
+        ("prog_ifindex", c_uint32),
+        ("kern_version", c_uint32),
+        ("attach_btf_id", c_uint32),
+        ("attach_prog_fd", c_uint32),
+        ("attach_btf_obj_fd", c_uint32),
+        ("fd_array", c_void_p),
+        ("func_info", c_void_p),
+        ("func_info_cnt", c_uint32),
+        ("func_info_rec_size", c_uint32),
+        ("line_info", c_void_p),
+        ("line_info_cnt", c_uint32),
+        ("line_info_rec_size", c_uint32),
+        ("log_level", c_uint32),
+        ("log_size", c_uint32),
+        ("log_buf", c_char_p),
+    )
+
+
 class _LinkInfo(ctypes.Structure):
     """The start of struct bpf_link_info: cgroup.cgroup_id, or {xdp,tcx}.ifindex in its low half."""
 
@@ -129,8 +158,11 @@ def _library() -> ctypes.CDLL:
         raise KernelError("libbpf.so.1 is missing: install the package libbpf1") from error
     library.libbpf_set_print(None)  # its messages come as exceptions from here
     library.bpf_link_create.argtypes = [c_int, c_int, c_int, c_void_p]
+    library.bpf_prog_load.argtypes = [c_int, c_char_p, c_char_p, c_char_p, c_size_t, c_void_p]
+    library.bpf_raw_tracepoint_open.argtypes = [c_char_p, c_int]
     library.bpf_map_create.argtypes = [c_int, c_char_p, c_uint32, c_uint32, c_uint32, c_void_p]
     library.bpf_map_update_elem.argtypes = [c_int, c_void_p, c_void_p, ctypes.c_uint64]
+    library.bpf_map_lookup_elem.argtypes = [c_int, c_void_p, c_void_p]
     library.bpf_map_get_next_key.argtypes = [c_int, c_void_p, c_void_p]
     library.bpf_map_delete_elem.argtypes = [c_int, c_void_p]
     library.bpf_map_lookup_and_delete_elem.argtypes = [c_int, c_void_p, c_void_p]
@@ -175,6 +207,36 @@ def explain(code: int) -> str:
     return os.strerror(code)
 
 
+# -- loading -----------------------------------------------------------------------------------------
+
+
+def load_program(kind: int, name: str, code: bytes, *, attach_type: int = 0, function: int = 0) -> int:
+    """Loads instructions as a program and returns its descriptor.
+
+    kind: enum bpf_prog_type; function: of tracing programs the BTF number of the function or tracepoint.
+    KernelError: with the verifier's last words, if it has any.
+    """
+    options = _LoadOpts(
+        sz=ctypes.sizeof(_LoadOpts), expected_attach_type=attach_type, attach_btf_id=function
+    )
+    load = partial(
+        _library().bpf_prog_load, kind, name.encode(), b"GPL", code, len(code) // 8, byref(options)
+    )
+    descriptor = int(load())
+    if descriptor >= 0:
+        return descriptor
+    said = explain(ctypes.get_errno() or -descriptor)
+    log = ctypes.create_string_buffer(_VERIFIER_LOG)
+    options.log_level, options.log_size = 1, len(log)
+    options.log_buf = ctypes.cast(log, c_char_p)
+    descriptor = int(load())
+    if descriptor >= 0:
+        return descriptor
+    lines = [line for line in log.value.decode(errors="replace").splitlines() if line]
+    words = [line for line in lines if not line.startswith("processed ")]
+    raise KernelError(f"{said} ({words[-1]})" if words else said)
+
+
 # -- attaching ---------------------------------------------------------------------------------------
 
 
@@ -186,6 +248,11 @@ def create_link(program: int, target: int, attach_type: int, flags: int = 0) -> 
     options = _LinkCreateOpts(sz=_LinkCreateOpts.unused.offset, flags=flags)
     pointer = byref(options) if flags else None
     return _check(_library().bpf_link_create(program, target, attach_type, pointer), "cannot attach")
+
+
+def open_raw_tracepoint(program: int) -> int:
+    """Attaches a tracing program to what it was loaded for; returns a link."""
+    return _check(_library().bpf_raw_tracepoint_open(None, program), "cannot attach")
 
 
 def update_link(link: int, program: int) -> None:
@@ -201,9 +268,14 @@ def link_target(link: int) -> int:
     return int(info.target) if is_cgroup else int(info.target) & 0xFFFFFFFF
 
 
-def iterate(program: int) -> bytes:
-    """Runs a BPF iterator once; returns all that its program wrote."""
-    link = create_link(program, 0, TRACE_ITER)
+def iterate(program: int, map_: int | None = None) -> bytes:
+    """Runs a BPF iterator once; returns what its program wrote. map_: the one whose elements it is for."""
+    options = _LinkCreateOpts(sz=_LinkCreateOpts.unused.offset)
+    if map_ is not None:
+        info = (c_uint32 * 4)(map_)  # union bpf_iter_link_info, 16 bytes
+        options.iter_info, options.iter_info_len = ctypes.addressof(info), ctypes.sizeof(info)
+    made = _library().bpf_link_create(program, 0, TRACE_ITER, byref(options))
+    link = _check(made, "cannot attach an iterator")
     try:
         pass_ = _check(_library().bpf_iter_create(link), "cannot start an iterator")
     finally:
@@ -322,6 +394,15 @@ def map_push(map_: int, values: NDArray[np.uint32]) -> None:
     for value in values.tolist():
         word.value = value
         _check(update(map_, None, pointer, 0), "cannot give a slot back")
+
+
+def map_lookup(map_: int, key: NDArray[np.generic], value: NDArray[np.generic]) -> bool:
+    """Stores one entry's value, of a per-CPU map those of all possible CPUs; False: it is not there."""
+    result = _library().bpf_map_lookup_elem(map_, _pointer(key), _pointer(value))
+    if result < 0 and ctypes.get_errno() == errno.ENOENT:
+        return False
+    _check(result, "cannot read a map")
+    return True
 
 
 def map_update(map_: int, key: NDArray[np.generic], value: NDArray[np.generic]) -> None:

@@ -74,7 +74,17 @@ def socket_unit(*, slots: int, peers: int, cgroup: str = "") -> Unit:
                 loss="sockets older than netmond have no process",
             ),
         ),
-        maps=("slots", "flows", "free_slots", "peers", "overflow", "detours", "losses", "settings"),
+        maps=(
+            "slots",
+            "flows",
+            "free_slots",
+            "peers",
+            "overflow",
+            "detours",
+            "losses",
+            "settings",
+            "owners",
+        ),
         extra=Extra(
             macro="PACKET_LOG",
             maps=PACKET_LOG_MAPS,
