@@ -6,9 +6,9 @@ export DEBIAN_FRONTEND := noninteractive
 
 # Debian packages that running needs, and those that testing needs beyond.
 RUN_PACKAGES := python3-bpfcc python3-dbus-next python3-systemd python3-tomli python3-numpy python3-pylibacl \
-	libbpf1 dbus-daemon iproute2
+	libbpf1 libpcap0.8 dbus-daemon iproute2
 TEST_PACKAGES := $(RUN_PACKAGES) python3-pytest python3-pytest-xdist python3-hypothesis python3-pytest-timeout \
-	python3-scapy python3-argcomplete python3-docutils python3-venv mypy iperf3 tcpdump ethtool bpftool procps \
+	python3-scapy python3-argcomplete python3-docutils python3-venv mypy iperf3 nftables tcpdump tshark ethtool bpftool procps \
 	util-linux systemd iputils-ping mandoc man-db groff bash-completion zsh fish polkitd \
 	prometheus victoria-metrics nfdump libfixbuf-tools rsyslog openssh-client openssh-server openssl python3-prometheus-client
 DEB_PACKAGES := debhelper dh-python dpkg-dev lintian pybuild-plugin-pyproject python3-docutils python3-numpy \
@@ -127,6 +127,7 @@ install-data:
 	$(call put,/usr/share/netmond/bpf,bpf/*.[ch])
 	$(call put,/usr/share/netmond/grafana,packaging/grafana/*.json)
 	$(call put,/usr/share/netmond/prometheus,packaging/prometheus/*.yml)
+	$(call put,/usr/share/doc/netmond/examples,packaging/examples/*.py)
 	cd bpf && find kheaders -name '*.h' -exec cp --parents -t $(abspath $(DESTDIR))/usr/share/netmond/bpf {} +
 	$(call put,$(ZSHDIR),packaging/completions/_netmonctl)
 	$(call put,/usr/share/fish/vendor_completions.d,packaging/completions/netmonctl.fish)

@@ -8,12 +8,12 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from netmond.footprint import stay_small
 
 if TYPE_CHECKING:
-    from netmond.model import Network, PacketLog, Snapshot
+    from netmond.model import Network, PacketLog, Session, Snapshot
 
 
 class _Monitor:
@@ -51,6 +51,14 @@ class _Monitor:
 
     def open_log(self, uid: int) -> int:
         raise FileNotFoundError
+
+    def list_sessions(self) -> Sequence[Session]:
+        return ()
+
+    async def start_session(self, kind: str, uid: int, options: Mapping[str, Any]) -> tuple[int, int, int]:
+        raise NotImplementedError
+
+    async def stop_session(self, number: int) -> None: ...
 
     async def reload(self) -> list[str]:
         return []

@@ -18,7 +18,7 @@ from netmond.config import Config
 from netmond.errors import NetmondError
 from netmond.handover import Handover, RunDirectory
 from netmond.interfaces import Interfaces
-from netmond.kernel import links, programs, wire
+from netmond.kernel import links, programs, taps, wire
 from netmond.kernel.cgroups import CgroupPaths, find_cgroup2
 from netmond.kernel.compile import Loaded
 from netmond.kernel.devices import devices
@@ -32,6 +32,7 @@ from netmond.meter import Meter
 from netmond.model import Feature, FeatureState, Loss, Network
 from netmond.packetlog.given import Kernel
 from netmond.ports import Ports
+from netmond.sessions.supervisor import Shared
 from netmond.succession import MeterSuccession, TrafficSuccession
 from netmond.targets import Targets
 from netmond.totals import Totals
@@ -50,6 +51,7 @@ class Parts:
     sockets: Sockets | None = None
     find_owners: Callable[[Iterable[int]], Mapping[int, Process]] | None = None
     packet_log: Kernel = field(default_factory=lambda: Kernel(reason="the meter is off"))
+    shared: Shared = field(default_factory=Shared)
     traffic: Traffic | None = None
     features: list[Feature] = field(default_factory=list)
     closing: ExitStack = field(default_factory=ExitStack)
@@ -141,6 +143,8 @@ def _sockets(config: Config, totals: Totals, handover: Handover, parts: Parts) -
     if programs.OWNERS_PROGRAM in loaded.programs:
         parts.find_owners = partial(find_owners, loaded.programs[programs.OWNERS_PROGRAM])
     parts.packet_log = _packet_log(config, loaded)
+    maps = {"tickets": loaded.maps["owners"], "flows": loaded.maps["flows"]}
+    parts.shared = Shared(maps=maps, slots=config.meter.slots)
     state = FeatureState.DEGRADED if loaded.notes else FeatureState.ON
     parts.features.append(Feature(name="meter", state=state, reason="; ".join(loaded.notes)))
     return Sockets(meter=succession.meter, ledger=succession.ledger, whole=cgroup == root)
@@ -196,6 +200,7 @@ def _traffic(config: Config, totals: Totals, handover: Handover, parts: Parts) -
     succession.begin(loaded)
     interfaces.refresh()
     links.remove_leftovers(index for index in devices() if index not in ports)
+    taps.remove_leftovers(devices())
     succession.settle()
     parts.traffic_succession = succession
     parts.features.append(Feature(name="targets", state=FeatureState.ON))

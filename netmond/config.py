@@ -11,14 +11,12 @@ from __future__ import annotations
 
 import argparse
 import os
-import stat
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
 from netmond import __version__, xtrace_environment
-from netmond.errors import ConfigError
 from netmond.model import Network
 from netmond.settings import (
     BOOLEAN,
@@ -32,17 +30,13 @@ from netmond.settings import (
     number,
     plain,
     several,
+    size,
     text,
     whole,
 )
-
-try:
-    import tomllib
-except ModuleNotFoundError:
-    import tomli as tomllib  # type: ignore[no-redef]
+from netmond.tomlfiles import drop_ins, read_toml
 
 DEFAULT_FILE = Path("/etc/netmond/netmond.toml")
-MAX_FILE_BYTES = 4 << 20
 
 #: As systemd and LogControl1 name them, most severe first.
 LOG_LEVELS = ("emerg", "alert", "crit", "err", "warning", "notice", "info", "debug")
@@ -93,6 +87,14 @@ class AccessConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SessionsConfig:
+    limit: int
+    user_limit: int
+    duration: float  #: 0: no limit
+    buffer: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class OutputConfig:
     """What an output is started with: the keys of its section and the directories it may use.
 
@@ -114,6 +116,7 @@ class Config:
     interfaces: InterfacesConfig
     targets: TargetsConfig
     access: AccessConfig
+    sessions: SessionsConfig
     outputs: Mapping[str, OutputConfig] = field(default_factory=dict)  #: those with a section
 
     def output(self, name: str) -> OutputConfig:
@@ -219,58 +222,25 @@ SETTINGS: tuple[Setting, ...] = (
         section="access", key="group", kind=GROUP, default="netmond",
         help="members of this group see everything and may change targets; empty means root only",
     ),
+    Setting(
+        section="sessions", key="limit", kind=whole(0, 256), default=8,
+        help="how many captures and paths there may be at the same time; 0 switches both off",
+    ),
+    Setting(
+        section="sessions", key="user_limit", kind=whole(1, 256), default=4,
+        help="how many of them one user may have",
+    ),
+    Setting(
+        section="sessions", key="duration", kind=number(0, 31536000, "number of seconds"), default=3600.0,
+        help="seconds after which a capture or path ends by itself; 0 for no limit",
+    ),
+    Setting(
+        section="sessions", key="buffer", kind=size(1 << 16, 1 << 30), default="64M",
+        help="largest buffer in the kernel that one may ask for",
+    ),
 )  # fmt: skip
 
 SECTIONS = tuple(dict.fromkeys(setting.section for setting in SETTINGS))
-
-
-def _read_toml(path: Path, *, required: bool) -> dict[str, Any]:
-    """Parse one file that only its owner's side may write."""
-    try:
-        # A FIFO must not block the start, hence O_NONBLOCK.
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-    except FileNotFoundError:
-        if not required:
-            return {}
-        raise ConfigError(f"{path}: no such configuration file") from None
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot read the configuration: {error.strerror}") from None
-    with open(fd, "rb") as file:
-        info = os.fstat(fd)
-        if os.path.samestat(info, os.stat(os.devnull)):
-            return {}
-        if not stat.S_ISREG(info.st_mode):
-            raise ConfigError(f"{path}: not a regular file")
-        _refuse_writable(path, info)
-        content = file.read(MAX_FILE_BYTES + 1)
-    if len(content) > MAX_FILE_BYTES:
-        raise ConfigError(f"{path}: larger than {MAX_FILE_BYTES} bytes, this is no configuration file")
-    try:
-        return tomllib.loads(content.decode())
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"{path}: not UTF-8 text (byte {error.start})") from None
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"{path}: not valid TOML: {error}") from None
-    except RecursionError:
-        raise ConfigError(f"{path}: not valid TOML: nested too deeply") from None
-
-
-def _refuse_writable(path: Path, info: os.stat_result) -> None:
-    if info.st_mode & stat.S_IWOTH:
-        raise ConfigError(f"{path}: everybody may write it, so it is not trusted: chmod o-w {path}")
-
-
-def _drop_ins(directory: Path) -> list[Path]:
-    """The drop-in files in the order they apply."""
-    try:
-        info = directory.stat()
-        names = sorted(entry.name for entry in os.scandir(directory))
-    except FileNotFoundError:
-        return []
-    except OSError as error:
-        raise ConfigError(f"{directory}: cannot read the configuration: {error.strerror}") from None
-    _refuse_writable(directory, info)
-    return [directory / name for name in names if name.endswith(".toml") and not name.startswith(".")]
 
 
 class _Files:
@@ -284,7 +254,7 @@ class _Files:
 
     def add(self, path: Path, *, required: bool) -> None:
         file = str(path)
-        for section, table in _read_toml(path, required=required).items():
+        for section, table in read_toml(path, required=required).items():
             known = {each.key: each.kind for each in SETTINGS if each.section == section and each.in_file}
             if section not in (*SECTIONS, "interface", "output"):
                 hint = did_you_mean(section, (*SECTIONS, "interface", "output"))
@@ -349,7 +319,7 @@ def load(
     path = Path(given) if given else main
     files = _Files()
     files.add(path, required=bool(given))
-    for drop_in in _drop_ins(path.with_suffix(".d")) if path.suffix == ".toml" else []:
+    for drop_in in drop_ins(path.with_suffix(".d")) if path.suffix == ".toml" else []:
         files.add(drop_in, required=False)
     files.warnings += xtrace_environment.apply(environ, files.outputs)
 
@@ -377,6 +347,7 @@ def load(
         interfaces=InterfacesConfig(**sections["interfaces"], attach_by_name=files.attach),
         targets=targets,
         access=AccessConfig(**sections["access"]),
+        sessions=SessionsConfig(**sections["sessions"]),
         outputs={name: _output(name, keys, daemon) for name, keys in files.outputs.items()},
     ), files.warnings
 

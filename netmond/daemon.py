@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from time import monotonic, time
+from typing import Any
 
 from netmond import __version__
 from netmond.assembly import Parts
@@ -22,7 +23,7 @@ from netmond.config import Config, needs_restart
 from netmond.errors import LimitExceeded, NetmondError, NoSuchTarget, Unavailable
 from netmond.footprint import make_room
 from netmond.kernel import netlink
-from netmond.model import Feature, FeatureState, Loss, Network, PacketLog, Snapshot
+from netmond.model import Feature, FeatureState, Loss, Network, PacketLog, Session, Snapshot
 from netmond.notify import be_patient, notify
 from netmond.outputs import protocol, reader
 from netmond.outputs.csv import CsvOutput
@@ -32,6 +33,7 @@ from netmond.outputs.runner import Outputs
 from netmond.packetlog.supervisor import PacketLogs
 from netmond.query import network_text
 from netmond.search import OwnerSearch
+from netmond.sessions.supervisor import Sessions
 from netmond.totals import Totals
 from netmond.users import Names
 
@@ -54,6 +56,7 @@ class Daemon:
     _by_hand: ByHand = field(init=False)
     _outputs: Outputs = field(init=False)
     _packet_logs: PacketLogs = field(init=False)
+    _sessions: Sessions = field(init=False)
     _configuring: asyncio.Task[None] | None = None
     _service: Service = field(init=False)
     _authority: Authority = field(init=False)
@@ -68,6 +71,7 @@ class Daemon:
         custody = Custody()
         self._outputs = Outputs(self.config, find=partial(_find_output, custody))
         self._packet_logs = PacketLogs(self.parts.packet_log, custody, lambda: self.config, self._tick)
+        self._sessions = Sessions(lambda: self.config, self.parts.shared)
         self._authority = Authority(group=self.config.access.group)
         last = self.parts.meter_succession
         if last and last.since is not None:
@@ -178,6 +182,7 @@ class Daemon:
             *self.parts.losses(),
             *self._outputs.losses(),
             *self._packet_logs.losses(),
+            *self._sessions.losses(),
         )
 
     def _publish(self) -> None:
@@ -189,6 +194,7 @@ class Daemon:
         if self._search:
             self._search.close()
         await self._service.close()
+        await self._sessions.close()
         if self._configuring:
             self._configuring.cancel()
         await self._packet_logs.close()
@@ -216,7 +222,7 @@ class Daemon:
         interfaces = (self.parts.traffic.interfaces.feature(),) if self.parts.traffic else ()
         others = self.parts.restart_feature(), self._bus, self._authority.feature()
         outputs = *self._outputs.features(), self._packet_logs.feature()
-        return (*self.parts.features, *interfaces, *others, *outputs)
+        return (*self.parts.features, *interfaces, *others, *outputs, *self._sessions.features())
 
     # -- targets ---------------------------------------------------------------------------------------
 
@@ -299,6 +305,15 @@ class Daemon:
 
     def open_log(self, uid: int) -> int:
         return reader.open_log(self.config.output("csv"), uid)
+
+    def list_sessions(self) -> Sequence[Session]:
+        return self._sessions.infos()
+
+    async def start_session(self, kind: str, uid: int, options: Mapping[str, Any]) -> tuple[int, int, int]:
+        return await self._sessions.start(kind, uid, options)
+
+    async def stop_session(self, number: int) -> None:
+        await self._sessions.stop(number)
 
     async def reload(self) -> list[str]:
         notify("RELOADING=1")

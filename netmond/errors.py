@@ -49,6 +49,10 @@ class NoSuchLog(NotFound):
     code = "NoSuchLog"
 
 
+class NoSuchSession(NotFound):
+    code = "NoSuchSession"
+
+
 class AlreadyExists(NetmondError):
     code = "AlreadyExists"
 
@@ -75,3 +79,11 @@ class KernelError(NetmondError):
     """The kernel refused a program, map or attachment."""
 
     code = "KernelError"
+
+
+def by_code(code: str) -> type[NetmondError]:
+    """The class of errors with this code; Unavailable if there is none."""
+    classes = [NetmondError]
+    for each in classes:
+        classes += each.__subclasses__()
+    return next((each for each in classes if each.code == code), Unavailable)

@@ -23,10 +23,10 @@ from typing import Any
 from netmond import checkpoint
 from netmond.checkpoint import Arrays, Checkpoint, Encoded
 from netmond.errors import AlreadyExists, KernelError, NetmondError
+from netmond.kernel import links, taps
 from netmond.kernel.compile import Compilation, Loaded, Unit
 from netmond.kernel.devices import devices
 from netmond.kernel.former import Former
-from netmond.kernel.links import remove_leftovers
 from netmond.kernel.pins import Generation, Links, is_bpffs
 from netmond.kernel.programs import UNITS
 
@@ -263,7 +263,8 @@ def detach(directory: Path) -> None:
             _abandon(root, name)
     for name in UNITS:
         _checkpoint(directory, name).unlink(missing_ok=True)
-    remove_leftovers(devices())
+    links.remove_leftovers(devices())
+    taps.remove_leftovers(devices())
 
 
 def _abandon(root: Path, unit: str) -> None:

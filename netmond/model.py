@@ -153,6 +153,22 @@ class PacketLog:
     lost_bytes: int = 0
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Session:
+    """A capture or path that somebody has started; of a path, packets are events."""
+
+    number: int
+    kind: str  #: capture or path
+    uid: int  #: who started it
+    since: float  #: wall clock
+    until: float | None  #: when its time is up; None: never
+    options: str  #: those that were given, as JSON
+    description: str = "{}"  #: what the worker says it does, as JSON
+    packets: int = 0
+    bytes: int = 0
+    dropped: int = 0
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Growth:
     """What an interface's counters grew by, between one reading of them and another."""

@@ -20,6 +20,7 @@ from netmond.bus import names
 from netmond.bus.polkit import ABSENT, Polkit, Verdict
 from netmond.errors import AccessDenied, NetmondError, Unavailable
 from netmond.model import Feature, FeatureState
+from netmond.query import one_of
 
 #: Seconds for which the number of the group is believed.
 _GROUP_TTL = 60.0
@@ -151,6 +152,17 @@ class Authority:
             f"{denied} without authentication ({action.id}), which this call does not allow for:"
             f" use netmonctl on a terminal, or {self._remedy()}"
         )
+
+    async def scope(self, caller: Caller, asked: str | None) -> str:
+        """Whose rows a list has, "own" or "all", as the option of that name asks, else as the caller may.
+
+        InvalidArgs, AccessDenied.
+        """
+        if asked is None:
+            return "all" if await self.may(caller, Action.READ_ALL) else "own"
+        if one_of("scope", asked, ("own", "all")) == "all":
+            await self.require(caller, Action.READ_ALL)
+        return asked
 
     def feature(self) -> Feature:
         """Whether others than root and the group can be authorised. A machine may do without polkit."""

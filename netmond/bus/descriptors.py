@@ -40,13 +40,19 @@ class Passed:
 
 
 def opened(values: Sequence[object]) -> tuple[list[object], tuple[Descriptor, ...]]:
-    """Results as they go into a message, ``h`` as its place among the descriptors, and these."""
+    """Results as they go into a message, ``h`` as its place among the descriptors, and these.
+
+    A file is a Passed, or a Descriptor if it is open already.
+    """
     plain: list[object] = []
     files: list[Descriptor] = []
     for value in values:
         if isinstance(value, Passed):
             plain.append(len(files))
             files.append(_open(value))
+        elif isinstance(value, Descriptor):
+            plain.append(len(files))
+            files.append(value)
         else:
             plain.append(value)
     return plain, tuple(files)

@@ -8,20 +8,23 @@ from dataclasses import dataclass
 from netmond import query
 from netmond.bus import names
 from netmond.bus.authority import Action, Caller
-from netmond.bus.descriptors import Passed
+from netmond.bus.descriptors import Descriptor, Passed
 from netmond.bus.marshal import plain_options
 from netmond.bus.monitor import Monitor
 from netmond.bus.packetlogs import PacketLogs
+from netmond.bus.sessions import Sessions
 from netmond.bus.typed import Interface, Options, method, property_, signal
 from netmond.bus.viewing import Viewing
 from netmond.errors import InvalidArgs, LimitExceeded, NoSuchTarget
 from netmond.model import Network, Snapshot
+from netmond.sessions.options import CAPTURE, PATH
 from netmond.views import Row
 
 #: Addresses in one call.
 MAX_ADDRESSES = 10_000
 
 _LIST = ("options:a{sv}", "rows:aa{sv} meta:a{sv}")
+_START = ("options:a{sv}", "session:t stream:h progress:h")
 _ATTACH = ("auto", "tc", "xdp", "xdp-generic")
 
 
@@ -32,6 +35,7 @@ class Manager(Interface):
     monitor: Monitor
     viewing: Viewing
     logs: PacketLogs
+    sessions: Sessions
 
     reloaded = signal("Reloaded", "warnings:as")
 
@@ -113,6 +117,22 @@ class Manager(Interface):
     @method("OpenLog", "uid:u options:a{sv}", "file:h")
     async def open_log(self, caller: Caller, uid: int, options: Options) -> Passed:
         return await self.logs.file(caller, uid, options)
+
+    @method("StartCapture", *_START, action=Action.CAPTURE)
+    async def start_capture(self, caller: Caller, options: Options) -> tuple[int, Descriptor, Descriptor]:
+        return await self.sessions.start(caller, CAPTURE, options)
+
+    @method("StartPath", *_START, action=Action.CAPTURE)
+    async def start_path(self, caller: Caller, options: Options) -> tuple[int, Descriptor, Descriptor]:
+        return await self.sessions.start(caller, PATH, options)
+
+    @method("StopSession", "session:t options:a{sv}")
+    async def stop_session(self, caller: Caller, session: int, options: Options) -> None:
+        await self.sessions.stop(caller, session, options)
+
+    @method("ListSessions", *_LIST)
+    async def list_sessions(self, caller: Caller, options: Options) -> tuple[object, Row]:
+        return await self.sessions.rows(caller, options)
 
     @method("Reload", "options:a{sv}", "warnings:as", action=Action.MANAGE)
     async def reload(self, caller: Caller, options: Options) -> list[str]:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
-from netmond.model import Network, PacketLog, Snapshot
+from netmond.model import Network, PacketLog, Session, Snapshot
 
 
 class Monitor(Protocol):
@@ -65,6 +65,17 @@ class Monitor(Protocol):
 
     def open_log(self, uid: int) -> int:
         """A descriptor for reading of the user's CSV log, at its begin: NoSuchLog, Unavailable."""
+
+    def list_sessions(self) -> Sequence[Session]:
+        """Captures and paths there are now."""
+
+    async def start_session(self, kind: str, uid: int, options: Mapping[str, Any]) -> tuple[int, int, int]:
+        """Start a capture or a path for a user, with sessions.options: InvalidArgs, LimitExceeded,
+        NoSuchInterface, Unavailable, KernelError. Returns its number and the reading ends of two pipes, for
+        what it finds and for its progress, which are the caller's."""
+
+    async def stop_session(self, number: int) -> None:
+        """End a session; what it has is still delivered: NoSuchSession."""
 
     async def reload(self) -> list[str]:
         """Read the configuration again; return its warnings: ConfigError keeps the old one."""

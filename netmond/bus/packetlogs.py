@@ -48,7 +48,7 @@ class PacketLogs:
         """Rows and meta of ListPacketLogs."""
         asked = query.check_options(_LIST_OPTIONS, plain_options(options))
         sort = query.one_of("sort", asked.get("sort", "user"), _KEYS)
-        scope = await self._scope(caller, asked.get("scope"))
+        scope = await self.authority.scope(caller, asked.get("scope"))
         logs = self.monitor.list_packet_logs()
         if scope == "own":
             found = [self._row(log) for log in logs if log.uid == caller.uid] or [
@@ -73,13 +73,6 @@ class PacketLogs:
         if uid != caller.uid:
             await self.authority.require(caller, Action.READ_ALL)
         return Passed(partial(self.monitor.open_log, uid))
-
-    async def _scope(self, caller: Caller, asked: str | None) -> str:
-        if asked is None:
-            return "all" if await self.authority.may(caller, Action.READ_ALL) else "own"
-        if query.one_of("scope", asked, ("own", "all")) == "all":
-            await self.authority.require(caller, Action.READ_ALL)
-        return asked
 
     @staticmethod
     def _row(log: PacketLog) -> Row:

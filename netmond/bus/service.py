@@ -25,6 +25,7 @@ from netmond.bus.messages import BUS, Outgoing, Remote
 from netmond.bus.monitor import Monitor
 from netmond.bus.packetlogs import PacketLogs
 from netmond.bus.polkit import Polkit
+from netmond.bus.sessions import Sessions
 from netmond.bus.standard import ObjectManager, Properties
 from netmond.bus.target import Targets, properties
 from netmond.bus.turns import Turns
@@ -77,7 +78,9 @@ class Service:
         self._turns = Turns(self._link.room)
         self._unread = Unread(self._kept)
         self._dispatcher = Dispatcher(authority, self._turn)
-        self._dispatcher.export(names.ROOT_PATH, Manager(monitor=monitor, viewing=viewing, logs=logs))
+        sessions = Sessions(monitor=monitor, names=user_names, authority=authority)
+        manager = Manager(monitor=monitor, viewing=viewing, logs=logs, sessions=sessions)
+        self._dispatcher.export(names.ROOT_PATH, manager)
         self._dispatcher.export(names.LOG_CONTROL_PATH, LogControl(monitor=monitor))
         self._dispatcher.export_below(names.TARGETS_PATH, Targets(monitor=monitor))
 

@@ -19,6 +19,7 @@ import logging
 from collections.abc import Sequence
 from reprlib import Repr
 from time import monotonic
+from typing import Any
 
 from netmond.outputs.limit import BURST, Limit, told
 from netmond.outputs.log import IDENTIFIER, LEVELS
@@ -26,12 +27,21 @@ from netmond.outputs.messages import MessageId
 
 log = logging.getLogger(IDENTIFIER)
 
-_short = Repr()
+
+class _Short(Repr):
+    """Values in a line, those of options without their D-Bus types."""
+
+    def repr_Variant(self, value: Any, level: int) -> str:
+        return self.repr1(value.value, level)
+
+
+_short = _Short()
 _short.maxlist = 8
+_short.maxdict = 16
 _short.maxstring = _short.maxother = 64
 
-#: Of names that a caller made up.
-_LONGEST_NAME = 200
+#: Of arguments, and of names that a caller made up.
+_LONGEST, _LONGEST_NAME = 800, 200
 
 _changes = Limit(burst=10 * BURST)
 _refusals = Limit()
@@ -39,7 +49,7 @@ _refusals = Limit()
 
 def changed(uid: int, path: str, interface: str, member: str, arguments: Sequence[object]) -> None:
     """A call that takes more than asking for figures was carried out; of a property it is its new value."""
-    shown = ", ".join(_short.repr(argument) for argument in arguments if argument != {})
+    shown = ", ".join(_short.repr(argument) for argument in arguments if argument != {})[:_LONGEST]
     method = _method(interface, member)
     message = f"{method}({shown}) on {path} by user {uid}"
     fields = {"NETMOND_METHOD": method, "NETMOND_OBJECT": path, "NETMOND_ARGUMENTS": shown}

@@ -19,8 +19,8 @@ def main() -> int:
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     from netmond.outputs.log import setup_logging
-    from netmond.packetlog.control import Control
     from netmond.packetlog.worker import Worker
+    from netmond.worker.control import Control
 
     keep_memory()
     setup_logging("info")

@@ -29,8 +29,8 @@ from netmond.kernel.ring import Ring
 from netmond.model import NOBODY_UID, Feature, FeatureState, Loss, PacketLog
 from netmond.outputs import csv, logs
 from netmond.outputs.custody import Custody
-from netmond.packetlog.child import Child
 from netmond.packetlog.given import Kernel, configured
+from netmond.worker.child import Child
 
 log = logging.getLogger(__name__)
 
@@ -42,6 +42,8 @@ _BACK_OFF, _HEALTHY = (0.1, 30.0), 60.0
 _PATIENCE = 15.0
 
 FEATURE = "packetlog"
+
+_PROCESS = "the packet log's process"
 
 
 @dataclass(slots=True, kw_only=True)
@@ -286,7 +288,7 @@ class PacketLogs:
         """The worker, started if nobody was logged until now."""
         if self._child is None:
             if self._users:
-                raise Unavailable(f"the packet log's process is being started again: {self._problem}")
+                raise Unavailable(f"{_PROCESS} is being started again: {self._problem}")
             self._require_tables().clear()
             self._ring = Ring.create(_power_of_two(self._options()["ring"]))
             try:
@@ -300,12 +302,18 @@ class PacketLogs:
     async def _start(self) -> Child:
         descriptors = [self._ring, *self._kernel.maps.values()]
         try:
-            child = await Child.start(descriptors, self._reported, self._ended)
+            child = await Child.start(
+                "netmond.packetlog", _PROCESS, descriptors, self._reported, self._ended
+            )
         except OSError as error:
-            raise Unavailable(f"the packet log's process cannot be started: {error}") from None
+            raise Unavailable(f"{_PROCESS} cannot be started: {error}") from None
         self._began = time.monotonic()
         maps = dict(self._kernel.maps)
-        await child.ask("open", ring=self._ring, maps=maps, slots=self._kernel.slots, **self._files())
+        try:
+            await child.ask("open", ring=self._ring, maps=maps, slots=self._kernel.slots, **self._files())
+        except NetmondError:
+            await _given_up(child)
+            raise
         return child
 
     async def _stop(self) -> None:
@@ -348,16 +356,25 @@ class PacketLogs:
             pause = min(max(2 * pause, _BACK_OFF[0]), _BACK_OFF[1])
             async with self._lock:
                 self._restarts += 1
+                child: Child | None = None
                 try:
                     child = await self._start()
                     users = {**self._patterns, **self._accounts}
                     await child.ask("log", users=users, missing=self._missing, position=self._position)
                 except NetmondError as error:
                     self._problem = str(error)
+                    if child:
+                        await _given_up(child)
                     continue
                 self._child, self._problem, self._restarting = child, "", None
                 log.info("The packet log's process runs again")
                 return
+
+
+async def _given_up(child: Child) -> None:
+    """It has ended when this returns, so that its end is not taken for that of the next one."""
+    child.kill()
+    await child.close()
 
 
 def _power_of_two(size: int) -> int:

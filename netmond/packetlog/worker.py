@@ -36,11 +36,11 @@ from netmond.kernel.tables import LongArray
 from netmond.model import NOBODY_UID
 from netmond.outputs import logs
 from netmond.outputs.custody import lock
-from netmond.packetlog.control import Control
 from netmond.packetlog.owners import Owners
 from netmond.packetlog.rows import CHUNK
 from netmond.packetlog.writer import Account, Writer
 from netmond.units import unit_of
+from netmond.worker.control import Control
 
 #: Seconds from the first packet after a rest to its batch, and between two looks at what is missing.
 _GATHER, _LOOK = 0.2, 1.0
@@ -131,9 +131,8 @@ class Worker:
     ) -> None:
         assert self._ring is not None
         if position is not None:
-            again = (
-                self._ring.released > position
-            )  # a report did not arrive: what is in the files is not known
+            # A report did not arrive: what is in the files is not known.
+            again = self._ring.released > position
             for account in users.values() if again else ():
                 account["totals"] = None
             self._ring.read(max(0, position - self._position))

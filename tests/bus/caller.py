@@ -54,13 +54,24 @@ async def answer(bus: MessageBus, signals: asyncio.Queue[Message], request: dict
                 [task for task in calls if not task.done()], return_when=asyncio.FIRST_COMPLETED
             )
         return [reply.error_name for task in calls if task.done() and (reply := task.result())]
+    if request["do"] == "close":
+        return os.close(request["number"])
     reply = await call(bus, request)
     if reply is None:
         return None
     if reply.message_type is MessageType.ERROR:
         return {"error": reply.error_name, "text": reply.body[0] if reply.body else ""}
-    body = [taken(fd) for fd in reply.unix_fds] or plain(reply.body)
-    return {"body": body, "signature": reply.signature}
+    return {"body": results(reply), "signature": reply.signature}
+
+
+def results(reply: Message) -> list[Any]:
+    """The values of an answer. A file that is all of it is read; others are numbers of open descriptors."""
+    if reply.signature == "h":
+        return [taken(fd) for fd in reply.unix_fds]
+    return [
+        reply.unix_fds[value] if kind.signature == "h" else plain(value)
+        for kind, value in zip(reply.signature_tree.types, reply.body, strict=True)
+    ]
 
 
 def taken(fd: int) -> dict[str, Any]:

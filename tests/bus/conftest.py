@@ -84,15 +84,16 @@ def loop() -> Iterator[LoopThread]:
 @pytest.fixture
 def start(loop: LoopThread) -> Iterator[Start]:
     """Starts services and closes them in the end."""
-    services: list[Service] = []
+    started: list[tuple[Service, FakeMonitor]] = []
 
     def begin(monitor: FakeMonitor, address: str) -> Service:
-        services.append(_started(loop, monitor, address))
-        return services[-1]
+        started.append((_started(loop, monitor, address), monitor))
+        return started[-1][0]
 
     yield begin
-    for service in services:
+    for service, monitor in started:
         loop.run(service.close())
+        loop.run(monitor.sessions.close())
 
 
 @pytest.fixture

@@ -20,9 +20,12 @@ import pytest
 
 from netmond.bus import names
 from netmond.bus.monitor import Listener
+from netmond.config import defaults
 from netmond.errors import AlreadyExists, NoSuchInterface, NoSuchLog, NoSuchTarget, NotFound, Unavailable
-from netmond.model import NOBODY_UID, Network, PacketLog, Snapshot
+from netmond.model import NOBODY_UID, Network, PacketLog, Session, Snapshot
+from netmond.sessions.supervisor import Sessions, Shared
 from tests.bus.background import Background
+from tests.bus.worker import KINDS
 
 T = TypeVar("T")
 DEADLINE = 30.0
@@ -121,6 +124,7 @@ class Caller:
             **become,
         )
         assert self._process.stdout is not None
+        self.pid = self._process.pid
         self.name: str = json.loads(self._process.stdout.readline())
 
     def call(
@@ -179,6 +183,17 @@ class Caller:
         self.listen(f"sender='{names.DBUS}',member='NameOwnerChanged',arg0='{names.BUS_NAME}'")
         while not self.call_bus("NameHasOwner", ("s",), names.BUS_NAME):
             self.signal()
+
+    def take(self, number: int) -> int:
+        """A file that came with an answer, as a descriptor of ours; the process closes its own."""
+        mine = os.open(f"/proc/{self.pid}/fd/{number}", os.O_RDONLY)
+        self._ask("close", "", (), (), number=number)
+        return mine
+
+    def kill(self) -> None:
+        """End the process, and with it all that it holds, without a word to the bus."""
+        self._process.kill()
+        self._process.communicate()
 
     def close(self) -> None:
         """End the process."""
@@ -293,6 +308,8 @@ class FakeMonitor:
         self._targets: dict[Network, float] = {}
         self.logs: dict[int, PacketLog] = {}
         self.log_directory: Path | None = None
+        self.config = defaults()
+        self.sessions = Sessions(lambda: self.config, Shared(), KINDS)
 
     def look(self) -> Snapshot:
         return self.snapshot
@@ -356,6 +373,16 @@ class FakeMonitor:
             return os.open(f"{self.log_directory}/{uid}.log", os.O_RDONLY | os.O_CLOEXEC)
         except FileNotFoundError:
             raise NoSuchLog(f"user {uid} has no log yet") from None
+
+    def list_sessions(self) -> Sequence[Session]:
+        return self.sessions.infos()
+
+    async def start_session(self, kind: str, uid: int, options: Mapping[str, Any]) -> tuple[int, int, int]:
+        await self._begin(f"start {kind}")
+        return await self.sessions.start(kind, uid, options)
+
+    async def stop_session(self, number: int) -> None:
+        await self.sessions.stop(number)
 
     async def reload(self) -> list[str]:
         await self._begin("reload")

@@ -31,6 +31,7 @@ EVERYBODY: dict[tuple[type[Interface], str], tuple[Any, ...]] = {
     (Manager, "ListFlows"): LIST,
     (Manager, "ListInterfaces"): LIST,
     (Manager, "ListPacketLogs"): LIST,
+    (Manager, "ListSessions"): LIST,
     (Manager, "Describe"): ((),),
     (Peer, "Ping"): ((),),
     (Peer, "GetMachineId"): ((),),
@@ -53,6 +54,9 @@ AUTHORISED: dict[tuple[type[Interface], str], tuple[Any, ...]] = {
     (Manager, "EnablePacketLog"): (("au", "a{sv}"), [ALICE], {}),
     (Manager, "DisablePacketLog"): (("au", "a{sv}"), [ALICE], {}),
     (Manager, "OpenLog"): (("u", "a{sv}"), FOREIGN, {}),
+    (Manager, "StartCapture"): LIST,
+    (Manager, "StartPath"): LIST,
+    (Manager, "StopSession"): (("t", "a{sv}"), 1, {}),
     (Manager, "Reload"): LIST,
     (Target, "Reset"): LIST,
     (Target, "Describe"): ((),),
@@ -165,7 +169,9 @@ def test_properties(host: Host, people: dict[str, Caller], who: str) -> None:
     )
 
 
-@pytest.mark.parametrize("list_", ["ListUsers", "ListUnits", "ListProcesses", "ListFlows", "ListPacketLogs"])
+@pytest.mark.parametrize(
+    "list_", ["ListUsers", "ListUnits", "ListProcesses", "ListFlows", "ListPacketLogs", "ListSessions"]
+)
 def test_scope(people: dict[str, Caller], list_: str) -> None:
     """Without a scope the powerful see all and others their own; "all" is refused to others."""
     scopes = {who: caller.call(list_, *LIST)[1]["scope"] for who, caller in people.items()}

@@ -202,6 +202,10 @@ class Netmond:
         assert self._caller is not None
         return self._caller.call(member, types, *values)
 
+    def connect(self, uid: int = 0) -> Caller:
+        """Another caller, the test's to close."""
+        return Caller(self._bus.address, uid)
+
     def status(self) -> Row:
         return dict(json.loads(self.call("Describe")))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import dataclass
 
 import pytest
 
@@ -50,6 +51,27 @@ def test_a_change(caplog: pytest.LogCaptureFixture) -> None:
         "NETMOND_METHOD": "Manager.AddTargets", "NETMOND_OBJECT": ROOT,
         "NETMOND_ARGUMENTS": "['192.0.2.1', '2001:db8::/32']",
     }  # fmt: skip
+
+
+@dataclass
+class Variant:
+    """As dbus-next has them."""
+
+    signature: str
+    value: object
+
+
+def test_options(caplog: pytest.LogCaptureFixture) -> None:
+    """As people write them; many long ones are cut."""
+    options = {"filter": Variant("s", "tcp port 80"), "interfaces": Variant("as", ["eth0"])}
+    audit.changed(1009, ROOT, MANAGER, "StartCapture", [options])
+    audit.changed(
+        1009, ROOT, MANAGER, "StartCapture", [{f"x{n}": Variant("s", "y" * 99) for n in range(99)}]
+    )
+
+    short, cut = (record.getMessage() for record in caplog.records)
+    assert short.startswith("Manager.StartCapture({'filter': 'tcp port 80', 'interfaces': ['eth0']}) on ")
+    assert len(cut) < 1000
 
 
 def test_a_refusal(caplog: pytest.LogCaptureFixture) -> None:

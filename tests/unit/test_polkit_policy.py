@@ -16,8 +16,12 @@ from netmond.bus.typed import Interface
 PACKAGING = Path(__file__).parents[2] / "packaging"
 DOC = "{http://www.freedesktop.org/dbus/1.0/doc.dtd}doc"
 
-#: Takes an action only to see what belongs to others; decided in viewing.py.
-PARTLY = {"ListUsers", "ListUnits", "ListProcesses", "ListFlows", "GetUser", "ListPacketLogs", "OpenLog"}
+#: Takes an action only for what belongs to others; decided in viewing.py, packetlogs.py and sessions.py.
+PARTLY = {
+    **dict.fromkeys(("ListUsers", "ListUnits", "ListProcesses", "ListFlows", "GetUser"), Action.READ_ALL),
+    **dict.fromkeys(("ListPacketLogs", "OpenLog", "ListSessions"), Action.READ_ALL),
+    "StopSession": Action.MANAGE,
+}
 
 
 def actions() -> dict[str, ET.Element]:
@@ -68,6 +72,6 @@ def test_documentation_names_the_action(interface: type[Interface]) -> None:
     for member, taken in needs.items():
         expected = {action for action in taken if action is not None}
         expected |= {Targets.action} if interface is Target else set()
-        expected |= {Action.READ_ALL} if member in PARTLY else set()
+        expected |= {PARTLY[member]} if member in PARTLY else set()
         text = documented(interface, member)
         assert {action for action in Action if action.id in text} == expected, member

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from netmond.packetlog.control import Control
+from netmond.worker.control import Control
 
 
 @pytest.fixture
