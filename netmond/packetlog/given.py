@@ -19,9 +19,8 @@ log = logging.getLogger(__name__)
 class Kernel:
     """What the meter has for it. reason: why it cannot log packets, if it cannot."""
 
-    maps: Mapping[str, int] = field(
-        default_factory=dict
-    )  #: descriptors of the log's maps, and the flow table's
+    #: Descriptors of the log's maps, and the flow table's.
+    maps: Mapping[str, int] = field(default_factory=dict)
     tables: PacketLogTables | None = None
     slots: int = 0
     reason: str = ""

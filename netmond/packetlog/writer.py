@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from netmond.clock import wall_offset
 from netmond.kernel import wire
 from netmond.model import NOBODY_UID
 from netmond.outputs.comments import comment
@@ -42,17 +43,6 @@ class Account:
     ahead: Pair = (0, 0)  #: bytes of packets that come again and are in the file already
 
 
-def wall_offset() -> int:
-    """The wall clock less the monotonic one, in ns: the closest of three looks."""
-    looks = []
-    for _ in range(3):
-        before = time.monotonic_ns()
-        wall = time.time_ns()
-        after = time.monotonic_ns()
-        looks.append((after - before, wall - (before + after) // 2))
-    return min(looks)[1]
-
-
 class Writer:
     """Takes packets in the order of the ring. Nothing here raises for what the file system does."""
 
@@ -61,7 +51,7 @@ class Writer:
         self.changed: set[int] = set()  #: users whose accounts have changed since somebody emptied it
         self._logs = logs
         self._owners = owners
-        self._clock = offset
+        self._offset = offset
         self._expected: set[int] = set()
         self._everyone: Account | None = None  # a pattern
         self._missing_before: dict[int, list[int]] = {}  # told of users who have no account yet
@@ -176,7 +166,7 @@ class Writer:
         if not len(records):
             return
         users = records["uid"][bounds[:-1]].tolist()
-        offset = self._clock()
+        offset = self._offset()
         totals = [self._logs.totals(uid) for uid in users]
         for place, (uid, part) in enumerate(
             zip(users, rows.parts(records, bounds, totals, offset, self._owners), strict=True)

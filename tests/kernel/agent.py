@@ -35,7 +35,7 @@ class Agent:
         self._process = space.machine.start(
             space.command(argv, uid=uid, cgroup=cgroup, ambient=ambient),
             stdin=subprocess.PIPE,
-            stderr=None,  # type: ignore[arg-type]
+            stderr=None,
         )
         self.pid: int = self._read()
 

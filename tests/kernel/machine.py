@@ -265,13 +265,22 @@ class Machine:
         argv: Sequence[str],
         *,
         stdin: int | IO[str] = subprocess.DEVNULL,
-        stdout: int | IO[str] = subprocess.PIPE,
-        stderr: int | IO[str] = subprocess.STDOUT,
+        stdout: int | IO[str] | None = subprocess.PIPE,
+        stderr: int | IO[str] | None = subprocess.STDOUT,
         env: Mapping[str, str] | None = None,
         cwd: Path | str = "/",
+        pass_fds: Sequence[int] = (),
     ) -> Process:
         popen = subprocess.Popen(
-            argv, stdin=stdin, stdout=stdout, stderr=stderr, env=env, cwd=cwd, text=True, bufsize=1
+            argv,
+            stdin=stdin,
+            stdout=stdout,
+            stderr=stderr,
+            env=env,
+            cwd=cwd,
+            pass_fds=pass_fds,
+            text=True,
+            bufsize=1,
         )
         process = Process(popen, argv[-1] if len(argv) < 2 else " ".join(argv)[:200])
         self._processes.callback(process.close)

@@ -62,6 +62,11 @@ def udp(
     return int(made.getsockname()[1])
 
 
+def rename(name: str) -> None:
+    """Gives this process another name (PR_SET_NAME of prctl(2))."""
+    ctypes.CDLL(None).prctl(15, name.encode())
+
+
 def connect(name: str, peer: list[Any]) -> None:
     """Connects a socket that there is (UDP: once more)."""
     sockets[name].connect(tuple(peer))
