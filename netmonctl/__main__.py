@@ -10,7 +10,22 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any, NoReturn
 
-from netmonctl import __version__, client, completion, control, lists, log, remote, status, target, top, user
+from netmonctl import (
+    __version__,
+    capture,
+    client,
+    completion,
+    control,
+    lists,
+    log,
+    path,
+    remote,
+    sessions,
+    status,
+    target,
+    top,
+    user,
+)
 from netmonctl.arguments import OPTIONS, Commands, Parser, add_options, arrange
 from netmonctl.doctor import command as doctor
 from netmonctl.errors import CtlError, ExitCode, usage
@@ -48,7 +63,20 @@ def parsers() -> tuple[ArgumentParser, Commands]:
         "--version", action="version", version=f"netmonctl {__version__}", help="show the version and exit"
     )
     add_options(options)
-    for module in (status, lists, user, target, log, top, control, doctor, selftest):
+    for module in (
+        status,
+        lists,
+        user,
+        target,
+        log,
+        top,
+        capture,
+        path,
+        sessions,
+        control,
+        doctor,
+        selftest,
+    ):
         module.add_parsers(commands)
     parser.set_defaults(**{name: _default(option.how) for name, option in OPTIONS.items()})
     return parser, commands
@@ -116,6 +144,8 @@ def _run(argv: list[str], connect: Callable[[], client.Client], out: Output) -> 
 def _run_remote(args: Namespace, words: list[str], out: Output) -> int:
     if args.file not in (None, "-"):
         raise usage(f"{args.file} is on this machine; write: netmonctl -H … target … - < FILE")
+    if args.write not in (None, "-"):
+        raise usage(f"{args.write} is on this machine; write: netmonctl -H … capture -w - … > FILE")
     return remote.run(args.host, words, terminal=out.terminal and out.stdin.isatty())
 
 

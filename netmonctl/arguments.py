@@ -22,13 +22,24 @@ def seconds(text: str) -> float:
     return value
 
 
-def _between(low: int, high: int) -> Callable[[str], int]:
-    def whole(text: str) -> int:
+def whole(low: int, high: int) -> Callable[[str], int]:
+    def number(text: str) -> int:
         if not (text.isascii() and text.isdecimal()) or not low <= int(text[:20]) <= high:
             raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from {low} to {high}")
         return int(text)
 
-    return whole
+    return number
+
+
+def _network(text: str) -> str:
+    """An address or a prefix, as it is."""
+    from ipaddress import ip_network
+
+    try:
+        ip_network(text, strict=False)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is neither an address nor a prefix") from None
+    return text
 
 
 def _column(text: str) -> str:
@@ -78,10 +89,12 @@ OPTIONS: dict[str, Option] = {
     ),
     "full": _switch("-l", "--full", help="neither shorten names nor leave out columns"),
     "si": _switch("--si", help="sizes in powers of 1000 (kB) instead of 1024 (KiB)"),
-    "verbose": _switch("-v", "--verbose", help="more detail: loss counters that are zero, too"),
+    "verbose": _switch(
+        "-v", "--verbose", help="more detail: counters that are zero, hooks that were refused"
+    ),
     "lines": Option(
         ("-n", "--lines"),
-        {"metavar": "N", "type": _between(0, 0xFFFFFFFF), "help": "at most N rows, 0 for all"},
+        {"metavar": "N", "type": whole(0, 0xFFFFFFFF), "help": "at most N rows, 0 for all"},
     ),
     "sort": Option(
         ("--sort",),
@@ -107,7 +120,7 @@ OPTIONS: dict[str, Option] = {
     "user": Option(("-u", "--user"), {"metavar": "NAME|UID", "help": "only this user"}, completers.users),
     "every": Option(
         ("--every",),
-        {"metavar": "N", "type": _between(1, 0xFFFFFFFF), "help": "only one of N packets (default: 1, all)"},
+        {"metavar": "N", "type": whole(1, 0xFFFFFFFF), "help": "only one of N packets (default: 1, all)"},
     ),
     "direction": Option(
         ("--dir", "--direction"),
@@ -116,7 +129,7 @@ OPTIONS: dict[str, Option] = {
     "unit": Option(("--unit",), {"metavar": "UNIT", "help": "only this systemd unit"}, completers.units),
     "pid": Option(
         ("--pid",),
-        {"metavar": "PID", "type": _between(0, 0xFFFFFFFF), "help": "only this process"},
+        {"metavar": "PID", "type": whole(0, 0xFFFFFFFF), "help": "only this process"},
         completers.processes,
     ),
     "process": Option(
@@ -128,8 +141,8 @@ OPTIONS: dict[str, Option] = {
         completers.protocols,
     ),
     "port": Option(
-        ("--port",),
-        {"metavar": "PORT", "type": _between(0, 65535), "help": "only this port, on either side"},
+        ("-p", "--port"),
+        {"metavar": "PORT", "type": whole(0, 65535), "help": "only this port, on either side"},
     ),
     "peer": Option(
         ("--peer",),
@@ -166,6 +179,105 @@ OPTIONS: dict[str, Option] = {
     "follow": _switch("-f", "--follow", help="show what comes, too, until interrupted (default)"),
     "no_follow": _switch("--no-follow", help="only what is there"),
     "resolve": _switch("--resolve", help="names of hosts; an address stays one until its name is known"),
+    "write": Option(
+        ("-w", "--write"),
+        {"metavar": "FILE", "help": "write the packets to FILE, as pcapng; - is standard output"},
+        completers.files,
+    ),
+    "count": Option(
+        ("-c", "--count"),
+        {"metavar": "N", "type": whole(1, 0xFFFFFFFFFFFFFFFF), "help": "end after N packets or events"},
+    ),
+    "snaplen": Option(
+        ("-s", "--snapshot-length"),
+        {
+            "metavar": "BYTES",
+            "type": whole(0, 262144),
+            "help": "at most so many bytes of each packet (default: 262144)",
+        },
+    ),
+    "buffer": Option(
+        ("-B", "--buffer-size"),
+        {
+            "metavar": "KIB",
+            "type": whole(1, 1 << 22),
+            "help": "room for packets that wait to be read, in KiB (default: 32768)",
+        },
+    ),
+    "file_size": Option(
+        ("-C", "--file-size"),
+        {
+            "metavar": "MILLIONS",
+            "type": whole(1, 10**9),
+            "help": "a new file after so many millions of bytes",
+        },
+    ),
+    "file_duration": Option(
+        ("-G", "--file-duration"),
+        {"metavar": "SECONDS", "type": seconds, "help": "a new file after so many seconds"},
+    ),
+    "file_count": Option(
+        ("-W", "--file-count"),
+        {
+            "metavar": "N",
+            "type": whole(1, 10**6),
+            "help": "with -C or -G: N files, of which the oldest is overwritten",
+        },
+    ),
+    "duration": Option(
+        ("--duration",), {"metavar": "SECONDS", "type": seconds, "help": "end after so many seconds"}
+    ),
+    "way": Option(
+        ("-Q", "--dir", "--direction"),
+        {
+            "metavar": "in|out|inout",
+            "dest": "way",
+            "choices": ("in", "out", "inout"),
+            "help": "only packets of this direction",
+        },
+    ),
+    "hex": _switch("-x", "--hex", help="the bytes of each packet, too"),
+    "ascii": _switch("-X", "--ascii", help="the same with the characters they are in ASCII"),
+    "habits": Option(
+        ("-n", "-l", "-U"),
+        {"action": "store_true", "help": "taken from those who know tcpdump; it is so in any case"},
+    ),
+    "ip": Option(
+        ("-i", "--ip"),
+        {
+            "metavar": "ADDR[/PREFIX]",
+            "type": _network,
+            "help": "only packets from or to this address",
+        },
+        completers.peers,
+    ),
+    "stages": Option(
+        ("--stages",),
+        {"metavar": "STAGE[,STAGE...]", "help": "only these stages"},
+        completers.stages,
+    ),
+    "drops": _switch("--drops", help="only what was dropped, sent again or reset, and why"),
+    "stats": _switch("-s", "--stats", help="how many packets passed each stage and how long it took them"),
+    "interval": Option(
+        ("--interval",),
+        {
+            "metavar": "SECONDS",
+            "type": seconds,
+            "help": "seconds between two reports (default: 1)",
+        },
+    ),
+    "journeys": _switch(
+        "--follow", "--journeys", help="all events of a packet together, when it is at rest"
+    ),
+    "debug_func": _switch("-d", "--debug-func", help="which hook each stage has here, and why; then ends"),
+    "rate": Option(
+        ("--rate",),
+        {
+            "metavar": "N",
+            "type": whole(0, 0xFFFFFFFF),
+            "help": "at most N events a second, 0 for no limit (default: 10000)",
+        },
+    ),
     "delay": Option(
         ("-d", "--delay"),
         {
@@ -178,20 +290,28 @@ OPTIONS: dict[str, Option] = {
 }
 
 #: The command of a group that is meant if none is given.
-DEFAULTS = {"log": "list"}
+DEFAULTS = {"log": "list", "sessions": "list"}
 
 #: Letters that are a switch with a command, and take a value with others.
-SWITCHES = {"log tail": {"-f"}}
+SWITCHES = {
+    "log tail": {"-f"},
+    "capture": {"-n"},
+    "path": {"-d", "-s"},
+}
 
 #: What every command takes.
 COMMON = ("json", "no_legend", "no_pager", "no_ask_password", "host")
 
 
-def add_options(parser: argparse.ArgumentParser | argparse._ArgumentGroup, *names: str) -> None:
-    """Give `parser`, or a group of it, the named options and the common ones."""
-    for name in (*names, *COMMON):
+def add_options(
+    parser: argparse.ArgumentParser | argparse._ArgumentGroup, *names: str, several: Sequence[str] = ()
+) -> None:
+    """Give `parser`, or a group of it, the named options and the common ones; `several` may be repeated."""
+    for name in (*names, *several, *COMMON):
         option = OPTIONS[name]
         how: dict[str, Any] = {"dest": name, **option.how}
+        if name in several:
+            how["action"] = "append"
         action = parser.add_argument(*option.flags, **how)
         with_completer(action, option.completer)
 
@@ -295,7 +415,7 @@ def _split(argv: Sequence[str]) -> tuple[list[tuple[str, ...]], list[str], list[
     """Options with their values, other words, and the words after ``--``."""
     for verb, switches in SWITCHES.items():
         found = _split_by(_valued() - switches, argv)
-        if " ".join(found[1][:2]) == verb:
+        if found[1][: len(verb.split())] == verb.split():
             return found
     return _split_by(_valued(), argv)
 

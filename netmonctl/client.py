@@ -23,6 +23,7 @@ PROPERTIES = "org.freedesktop.DBus.Properties"
 
 TIMEOUT = 25.0  #: seconds, as libdbus and sd-bus wait
 PERSON_TIMEOUT = 330.0  #: seconds, if a person types a password: netmond gives up after 300
+START_TIMEOUT = 270.0  #: seconds, if netmond compiles first, which takes it two: it gives up after 240
 
 NOT_RUNNING = "netmond is not running; start it: systemctl start netmond"
 
@@ -44,6 +45,27 @@ OPTION_TYPES = {
     "monitored": "b",
     "attach": "s",
     "every": "u",
+    # Of a capture and of a path; those of one name mean the same with both.
+    "interfaces": "as",
+    "direction": "s",
+    "filter": "s",
+    "users": "au",
+    "units": "as",
+    "processes": "as",
+    "pids": "au",
+    "snaplen": "u",
+    "count": "t",
+    "duration": "d",
+    "buffer": "t",
+    "comments": "b",
+    "addresses": "as",
+    "ports": "aq",
+    "protocols": "as",
+    "drops": "b",
+    "stages": "as",
+    "rate": "u",
+    "mode": "s",
+    "interval": "d",
 }
 
 #: Error names, without the org.netmond1.Error. or org.freedesktop.DBus.Error. before them.
@@ -56,6 +78,7 @@ EXIT_CODES = {
     "NoSuchUser": ExitCode.UNKNOWN_OBJECT,
     "NoSuchInterface": ExitCode.UNKNOWN_OBJECT,
     "NoSuchLog": ExitCode.UNKNOWN_OBJECT,
+    "NoSuchSession": ExitCode.UNKNOWN_OBJECT,
     "UnknownObject": ExitCode.UNKNOWN_OBJECT,
     "ServiceUnknown": ExitCode.NOT_RUNNING,
     "NameHasNoOwner": ExitCode.NOT_RUNNING,
@@ -89,6 +112,7 @@ class Call:
 
     `interactive`: whoever is asked for a password may take the time to type it.
     `destination`: whom it goes to, if not netmond; `autostart`: the bus may start it.
+    `patience`: seconds that it may take, if that is more than usual.
     """
 
     path: str
@@ -99,12 +123,13 @@ class Call:
     interactive: bool = False
     destination: str = NAME
     autostart: bool = False
+    patience: float = 0.0
 
 
 class Transport(Protocol):
     """Carries calls to netmond: plain Python values in and out, errors as CtlError.
 
-    A file that is the only result is a descriptor, which is the caller's to close.
+    A file among the results is a descriptor, which is the caller's to close.
     """
 
     def call(self, call: Call) -> list[Any]: ...
@@ -119,6 +144,18 @@ class Listing:
     rows: list[dict[str, Any]]
     scope: str = "all"
     total: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Session:
+    """A job of netmond for us: its number, and the ends of two pipes, which are the caller's to close.
+
+    stream: what it finds; closing it ends the session. progress: a line of JSON each half second.
+    """
+
+    number: int
+    stream: int
+    progress: int
 
 
 class Client:
@@ -160,7 +197,7 @@ class Client:
         return self._transport.call(call)
 
     def listing(self, what: str, options: Mapping[str, Any]) -> Listing:
-        """Users, Units, Processes, Flows, Interfaces, Targets or PacketLogs."""
+        """Users, Units, Processes, Flows, Interfaces, Targets, PacketLogs or Sessions."""
         rows, meta = self._manager(f"List{what}", ("a{sv}",), options)
         return Listing(
             rows=rows, scope=str(meta.get("scope", "all")), total=int(meta.get("total", len(rows)))
@@ -218,6 +255,23 @@ class Client:
         """A descriptor for reading of the user's log, the caller's to close."""
         return int(self._manager("OpenLog", ("u", "a{sv}"), uid, {}))
 
+    def start_capture(self, options: Mapping[str, Any]) -> Session:
+        """Frames as pcapng, from the moment of the answer on."""
+        return self._started("StartCapture", options)
+
+    def start_path(self, options: Mapping[str, Any]) -> Session:
+        """Packets on their way through the kernel, as lines of JSON."""
+        return self._started("StartPath", options)
+
+    def _started(self, member: str, options: Mapping[str, Any]) -> Session:
+        call = Call(PATH, MANAGER, member, ("a{sv}",), (options,), patience=START_TIMEOUT)
+        number, stream, progress = self._call(call)
+        return Session(number=number, stream=stream, progress=progress)
+
+    def stop_session(self, number: int) -> None:
+        """What it still holds comes through its stream, which then ends."""
+        self._manager("StopSession", ("t", "a{sv}"), number, {})
+
     def reload(self) -> list[str]:
         """Read the configuration again; its warnings."""
         return list(self._manager("Reload", ("a{sv}",), {}))
@@ -266,7 +320,7 @@ class _SystemBus:
             # A question about netmond must not be what starts it.
             flags=MessageFlag.NONE if call.autostart else MessageFlag.NO_AUTOSTART,
         )
-        timeout = self._timeout
+        timeout = max(self._timeout, call.patience)
         if call.interactive:
             message.flags |= MessageFlag.ALLOW_INTERACTIVE_AUTHORIZATION
             timeout = PERSON_TIMEOUT
@@ -284,7 +338,7 @@ class _SystemBus:
         if reply.message_type is MessageType.ERROR:
             text = str(reply.body[0]) if reply.body else ""
             raise translated(reply.error_name, text, call.destination)
-        return _received(reply.unix_fds) or [_plain(value) for value in reply.body]
+        return _results(reply)
 
     async def _exchange(self, message: Any) -> Any:
         """The reply, or None if the bus goes away: dbus-next may leave a pending call hanging then."""
@@ -350,13 +404,16 @@ async def _connected() -> Any:
     return await Bus(bus_type=BusType.SYSTEM, negotiate_unix_fd=True).connect()
 
 
-def _received(files: Sequence[int]) -> list[int]:
-    """Descriptors that came with an answer: programs that we start do not get them."""
+def _results(reply: Any) -> list[Any]:
+    """The values of an answer; a file is its descriptor, which programs that we start do not get."""
     import os
 
-    for file in files:
+    for file in reply.unix_fds:
         os.set_inheritable(file, False)
-    return list(files)
+    return [
+        reply.unix_fds[value] if kind.signature == "h" else _plain(value)
+        for kind, value in zip(reply.signature_tree.types, reply.body, strict=True)
+    ]
 
 
 def _refuse_unsendable(value: Any) -> None:

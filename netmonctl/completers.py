@@ -11,6 +11,16 @@ from netmonctl.errors import CtlError
 #: A person waits for the Tab key: rather no values than late ones.
 TIMEOUT = 1.0
 
+#: Where netmond can see packets on their way; which of them this kernel has, only a path can tell.
+STAGES = (
+    "tcp_sendmsg", "udp_sendmsg", "udpv6_sendmsg", "ip_queue_xmit", "inet6_csk_xmit", "ip_output",
+    "ip6_output", "__dev_queue_xmit", "qdisc_enqueue", "qdisc_dequeue", "net_dev_start_xmit",
+    "netif_receive_skb", "ip_rcv", "ipv6_rcv", "ip_rcv_finish", "ip6_rcv_finish", "ip_forward",
+    "ip6_forward", "ip_local_deliver", "ip6_input", "icmp_rcv", "icmpv6_rcv", "tcp_v4_do_rcv",
+    "tcp_v6_do_rcv", "udp_queue_rcv_skb", "udpv6_queue_rcv_skb", "tcp_queue_rcv", "sock_def_readable",
+    "skb_copy_datagram_iter", "kfree_skb", "tcp_retransmit_skb", "tcp_send_reset", "tcp_receive_reset",
+)  # fmt: skip
+
 
 def _rows(what: str, **options: Any) -> list[dict[str, Any]]:
     from netmonctl.client import connect
@@ -97,10 +107,23 @@ def unmonitored(prefix: str, **_: Any) -> list[str]:
     return _values("Interfaces", "name", prefix, monitored=False)
 
 
+def sessions(prefix: str, action: Action, parsed_args: Namespace, **_: Any) -> list[str]:
+    """Sessions that are under way, but those already on the line."""
+    given = {str(number) for number in getattr(parsed_args, action.dest, None) or ()}
+    return [number for number in _values("Sessions", "session", prefix) if number not in given]
+
+
+def stages(prefix: str, **_: Any) -> list[str]:
+    """Stages of a path; more of them behind a comma."""
+    before, comma, last = prefix.rpartition(",")
+    return [f"{before}{comma}{name}" for name in STAGES if name.startswith(last)]
+
+
 def sort_keys(prefix: str, parsed_args: Namespace, **_: Any) -> list[str]:
     """What the rows of this list can be sorted by: the keys they have."""
     verb = str(getattr(parsed_args, "verb", ""))
-    what = {"target list": "Targets", "log list": "PacketLogs"}.get(verb, verb.capitalize())
+    groups = {"target list": "Targets", "log list": "PacketLogs", "sessions list": "Sessions"}
+    what = groups.get(verb, verb.capitalize())
     row: dict[str, Any] = next(iter(_rows(what, limit=1)), {})
     return _matching((key for key, value in row.items() if not isinstance(value, dict)), prefix)
 

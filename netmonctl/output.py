@@ -133,7 +133,7 @@ def _watch(args: Namespace, out: Output, fetch: Callable[[], Answer]) -> None:
             stamp = f"Every {args.watch:g} s: {escape(args.title)}    {moment(out.now())}"
             lines = [*([] if args.no_legend else [stamp, ""]), *answer.text(out.style)]
             if out.height is not None:
-                _repaint(out, [*lines, *([answer.note] if answer.note else [])], first=turn == 0)
+                repaint(out, [*lines, *([answer.note] if answer.note else [])], first=turn == 0)
             else:
                 print("\n".join([*([""] if turn else []), *lines]), file=out.stdout, flush=True)
         if answer.note and turn == 0 and not (out.terminal and args.json == "off"):
@@ -146,7 +146,8 @@ def _watch(args: Namespace, out: Output, fetch: Callable[[], Answer]) -> None:
         out.sleep(max(0.0, due - out.now()))
 
 
-def _repaint(out: Output, lines: list[str], first: bool) -> None:
+def repaint(out: Output, lines: list[str], first: bool) -> None:
+    """Show these lines in the place of those before, from the top of the terminal."""
     assert out.height is not None
     room = max(1, out.height - 1)
     if len(lines) > room:

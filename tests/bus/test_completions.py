@@ -23,7 +23,7 @@ COMPLETIONS = ROOT / "packaging" / "completions"
 SHELLS = ("bash", "zsh", "fish")
 
 VERBS = ["status", "users", "units", "processes", "flows", "interfaces", "user", "target", "log", "top"]
-VERBS += ["interface", "reload", "log-level", "doctor", "selftest"]
+VERBS += ["interface", "reload", "log-level", "doctor", "selftest", "capture", "path", "sessions"]
 
 #: Names that a shell must quote, or that bash would break at.
 UNITS = ("app.service", r"dev-sd\x2da.mount", "dbus-:1.3-org.example@0.service")

@@ -391,7 +391,7 @@ def test_examples_of_the_daemon(pages: Mapping[str, Page], name: str) -> None:
 def shell_words(command: str) -> list[str]:
     import shlex
 
-    return [word for word in shlex.split(command, comments=True) if word != "-"]
+    return shlex.split(command, comments=True)
 
 
 def test_examples_of_the_configuration(pages: Mapping[str, Page], tmp_path: Path) -> None:
