@@ -151,6 +151,43 @@ struct unlogged {
     struct gap skipped; /* not drawn into the sample */
 };
 
+/* A frame that was captured, before its bytes. */
+struct captured_frame {
+    u64 time; /* ns, CLOCK_MONOTONIC */
+    u64 cgroup; /* v2 id of its socket's, 0: unknown */
+    u32 length; /* bytes, as on the wire: with all VLAN tags */
+    u32 captured; /* bytes that follow */
+    u32 ifindex;
+    u32 uid; /* NO_USER: unknown */
+    u32 slot; /* of its socket, NO_SLOT: unknown */
+    u32 generation;
+    u8 direction; /* PACKET_* */
+    u8 link_type; /* LINK_* */
+    u8 doubtful; /* nobody has said yet whether its cgroup is wanted */
+    u8 unused[5];
+};
+
+#define NO_USER 0xffffffffU
+#define LINK_ETHERNET 0
+#define LINK_RAW 1 /* begins with its IP header */
+
+/* What a capture did with the frames of an interface in one direction: seen is the sum of the next four. */
+struct tapped {
+    u64 seen;
+    u64 filtered; /* the filter does not want them */
+    u64 others; /* their owner is not wanted */
+    u64 captured;
+    u64 dropped; /* no room in the ring */
+    u64 bytes; /* of those captured, as long as they were */
+};
+
+/* An interface that is captured from, on one CPU. */
+struct tap {
+    struct tapped in;
+    struct tapped out;
+    u64 link_type; /* LINK_* */
+};
+
 struct forwarded_key {
     u8 source[16];
     u8 destination[16];
@@ -247,6 +284,79 @@ struct target6_key {
 /* Bits of a target filter: as a power of two, and its words. */
 #define FILTER_BITS 16
 #define FILTER_WORDS ((1 << FILTER_BITS) / 64)
+
+/* What passes a stage on its way through the kernel, see path.c. */
+struct path_event {
+    u64 time;        /* ns, CLOCK_MONOTONIC */
+    u64 packet;      /* address of the struct sk_buff, 0: the stage knows a socket only */
+    u64 data;        /* address of its data (skb->head), which clones of a packet share */
+    u64 socket;      /* cookie of the socket, 0: unknown, or it has none yet */
+    u64 location;    /* of drops and resets: the address in the kernel's code */
+    u8 source[16];   /* zeroes: unknown */
+    u8 destination[16];
+    u16 source_port; /* 0 where there is none */
+    u16 destination_port;
+    u8 protocol;     /* IANA number */
+    u8 flags;        /* TCP: its flags; ICMP: its type */
+    u8 stage;
+    u8 event;        /* PATH_* */
+    u32 sequence;    /* TCP, of calls the first byte sent; ICMP: the word behind the checksum (of echoes identifier and sequence number) */
+    u32 acknowledgement;
+    u32 length;      /* of the IP packet, headers included; at stages of sockets that of the call */
+    u32 ifindex;     /* 0: unknown */
+    u32 uid;         /* 0xffffffff: unknown */
+    u32 pid;         /* of the process that calls; 0: not a stage of calls */
+    u32 reason;      /* of a drop: enum skb_drop_reason; 0: unknown */
+    char name[16];   /* of the process if there is a pid, else of the interface */
+    u16 id;          /* of the IPv4 header or the fragment */
+    u8 ttl;          /* or hop limit */
+    u8 linked;       /* 1: the packet is the one this CPU handled last for the same connection */
+};
+
+enum { PATH_PASS, PATH_DROP, PATH_RETRANSMIT, PATH_RESET };
+
+#define PATH_STAGES 64 /* at most */
+#define PATH_BUCKETS 64
+
+/* One stage, one CPU. Of what matched, all but suppressed and lost is in the ring. */
+struct path_counters {
+    u64 matched;
+    u64 bytes;
+    u64 suppressed; /* above the rate */
+    u64 lost;       /* no room in the ring; of drops in statistics: in the table of reasons */
+    u64 timed;      /* packets seen at an earlier stage */
+    u64 waited;     /* ns since then, all together */
+    u64 unused[2];
+};
+
+/* One stage, one CPU: of the packets timed how many had waited 2^n ns or more, but less than twice that. */
+struct path_latency {
+    u64 buckets[PATH_BUCKETS];
+};
+
+struct path_drop_key {
+    u64 location;
+    u32 reason;
+    u32 stage;
+};
+
+/* What differs between the programs of stages. User space writes it into the code of each, see path.c. */
+enum { VARIANT_STAGE, VARIANT_EVENT, VARIANT_TRAITS, VARIANT_FAMILY, VARIANT_PROTOCOL, VARIANT_RESULT };
+
+/* What a hook hands over, likewise: struct sk_buff, struct sock, and numbers. */
+enum { HANDED_PACKET, HANDED_SOCKET, HANDED_LENGTH, HANDED_REASON, HANDED_LOCATION };
+
+/* Bits of VARIANT_TRAITS */
+#define PATH_OUT 1        /* on the way out: a socket's own address is the source */
+#define PATH_BY_SOCKET 2  /* the packet has no IP header (yet): who talks to whom is known by the socket */
+#define PATH_AT_DATA 4    /* the IP header is where the data begins */
+#define PATH_CALL 8       /* the current process has called */
+#define PATH_OWNED 16     /* only packets that a socket of IPv4 or IPv6 owns */
+#define PATH_PAYLOAD 32   /* only TCP segments with data */
+#define PATH_LINKED 64    /* a socket's stage that follows the packet in hand */
+#define PATH_ASIDE 128    /* not on the way: no time since the stage before */
+#define PATH_DONE 256     /* the call is over, the length what came of it */
+#define PATH_TYPED 512    /* the kernel knows the types of what is handed over: no copies needed to read it */
 
 /* One word each for user space to tell the programs. */
 enum {

@@ -133,8 +133,106 @@ EVERYONE = 0xFFFFFFFF
 #: Wire packets without a row in the log
 GAP = np.dtype([("in_packets", "u8"), ("in_bytes", "u8"), ("out_packets", "u8"), ("out_bytes", "u8")])
 
+#: What passes a stage on its way through the kernel. time: ns, CLOCK_MONOTONIC; packet, data: addresses of
+#: the kernel's sk_buff (0: none) and its data; name: of the process if there is a pid, else of the
+#: interface.
+PATH_EVENT = np.dtype(
+    [
+        ("time", "u8"),
+        ("packet", "u8"),
+        ("data", "u8"),
+        ("socket", "u8"),
+        ("location", "u8"),
+        ("source", ADDRESS),
+        ("destination", ADDRESS),
+        ("source_port", "u2"),
+        ("destination_port", "u2"),
+        ("protocol", "u1"),
+        ("flags", "u1"),
+        ("stage", "u1"),
+        ("event", "u1"),
+        ("sequence", "u4"),
+        ("acknowledgement", "u4"),
+        ("length", "u4"),
+        ("ifindex", "u4"),
+        ("uid", "u4"),
+        ("pid", "u4"),
+        ("reason", "u4"),
+        ("name", "S16"),
+        ("id", "u2"),
+        ("ttl", "u1"),
+        ("linked", "u1"),
+    ]
+)
+PATH_PASS, PATH_DROP, PATH_RETRANSMIT, PATH_RESET = range(4)
+
+#: Room for stages, and for powers of two of ns
+PATH_STAGES = 64
+PATH_BUCKETS = 64
+
+#: Of one stage and CPU. matched = in the ring + suppressed + lost.
+PATH_COUNTERS = np.dtype(
+    [
+        ("matched", "u8"),
+        ("bytes", "u8"),
+        ("suppressed", "u8"),
+        ("lost", "u8"),
+        ("timed", "u8"),
+        ("waited", "u8"),
+        ("unused", "u8", (2,)),
+    ]
+)
+
+#: Of one stage and CPU: packets that had waited 2^n ns or more since the stage before, less than twice that
+PATH_LATENCY = np.dtype([("buckets", "u8", (PATH_BUCKETS,))])
+
+PATH_DROP_KEY = np.dtype([("location", "u8"), ("reason", "u4"), ("stage", "u4")])
+
+#: What differs between the variants of path.c, and what hooks hand over, in the order of the kernel's enums
+PATH_VARIANT = ("stage", "event", "traits", "family", "protocol", "result")
+PATH_HANDED = ("packet", "socket", "length", "reason", "location")
+
+#: Bits of the constant `traits`
+PATH_OUT = 1
+PATH_BY_SOCKET = 2
+PATH_AT_DATA = 4
+PATH_CALL = 8
+PATH_OWNED = 16
+PATH_PAYLOAD = 32
+PATH_LINKED = 64
+PATH_ASIDE = 128
+PATH_DONE = 256
+PATH_TYPED = 512
+
 #: Of a user's packets, those the log does not have: no room in the ring, not drawn into the sample
 UNLOGGED = np.dtype([("lost", GAP), ("skipped", GAP)])
+
+#: What stands before a captured frame. time: ns, CLOCK_MONOTONIC; cgroup: 0: unknown; length: on the wire;
+#: captured: bytes of it that follow; uid, slot, generation: whose it is, NO_USER and NO_SLOT: unknown;
+#: link_type: LINK_*; doubtful: nobody has said yet whether its cgroup is wanted.
+FRAME = np.dtype(
+    [
+        ("time", "u8"),
+        ("cgroup", "u8"),
+        ("length", "u4"),
+        ("captured", "u4"),
+        ("ifindex", "u4"),
+        ("uid", "u4"),
+        ("slot", "u4"),
+        ("generation", "u4"),
+        ("direction", "u1"),
+        ("link_type", "u1"),
+        ("doubtful", "u1"),
+        ("unused", "u1", (5,)),
+    ]
+)
+
+NO_USER = 0xFFFFFFFF
+LINK_ETHERNET, LINK_RAW = 0, 1
+
+#: What a capture did with the frames of an interface in one direction: seen is the sum of the next four.
+TAPPED = np.dtype([(name, "u8") for name in ("seen", "filtered", "others", "captured", "dropped", "bytes")])
+TAP = np.dtype([("in", TAPPED), ("out", TAPPED), ("link_type", "u8")])
 
 FORWARDED_KEY = np.dtype(
     [

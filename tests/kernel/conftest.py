@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -20,8 +21,8 @@ from tests.kernel.running import Netmond
 USER = 1234
 
 _TOOLS = (
-    "bpftool", "dbus-daemon", "ethtool", "ip", "iperf3", "nsenter", "setpriv", "sysctl", "tc", "tcpdump",
-    "unshare",
+    "bpftool", "dbus-daemon", "ethtool", "ip", "iperf3", "nft", "nsenter", "setpriv", "sysctl", "tc",
+    "tcpdump", "unshare",
 )  # fmt: skip
 _running: list[Netmond] = []
 
@@ -153,10 +154,22 @@ def bridged(machine: Machine) -> Crossing:
     return Crossing(machine, links[0], links[1], machine.cgroup(f"{machine.label}.slice"))
 
 
-def _crossing() -> Iterator[Crossing]:
-    machine = Machine()
-    first = len(_running)
+@contextmanager
+def _machine() -> Iterator[Machine]:
+    """A machine; the daemons that are made on it are closed with it, and their buses."""
+    machine, first = Machine(), len(_running)
     try:
+        yield machine
+    finally:
+        try:
+            while len(_running) > first:
+                _running.pop().close()
+        finally:
+            machine.close()
+
+
+def _crossing() -> Iterator[Crossing]:
+    with _machine() as machine:
         left, router, right = (machine.namespace(label) for label in ("left", "router", "right"))
         crossing = Crossing(
             machine=machine,
@@ -168,22 +181,10 @@ def _crossing() -> Iterator[Crossing]:
         for link in (crossing.left, crossing.right):
             link.far.ip(f"route add default via {link.address(4)}", f"route add ::/0 via {link.address(6)}")
         yield crossing
-    finally:
-        _close(machine, first)
-
-
-def _close(machine: Machine, first: int) -> None:
-    try:
-        while len(_running) > first:
-            _running.pop().close()
-    finally:
-        machine.close()
 
 
 def _scene() -> Iterator[Scene]:
-    machine = Machine()
-    first = len(_running)
-    try:
+    with _machine() as machine:
         near, far = machine.namespace("near"), machine.namespace("far")
         yield Scene(
             machine=machine,
@@ -193,8 +194,6 @@ def _scene() -> Iterator[Scene]:
             slice=machine.cgroup(f"{machine.label}.slice"),
             unit=machine.cgroup(f"{machine.label}.slice/foo.service"),
         )
-    finally:
-        _close(machine, first)
 
 
 @pytest.fixture
@@ -207,6 +206,18 @@ def scene() -> Iterator[Scene]:
 def shared() -> Iterator[Scene]:
     """A machine for all tests of a module: each must use a user of its own."""
     yield from _scene()
+
+
+@pytest.fixture(scope="module")
+def netmond(shared: Scene) -> Netmond:
+    """One daemon for all tests of a module; each has a user of its own, or looks at how far figures grow."""
+    return shared.netmond()
+
+
+@pytest.fixture(scope="module")
+def server(shared: Scene) -> Agent:
+    """Whoever the users talk to, at the far end."""
+    return shared.server()
 
 
 @pytest.fixture
@@ -224,6 +235,5 @@ def shared_crossing() -> Iterator[Crossing]:
 @pytest.fixture
 def machine() -> Iterator[Machine]:
     """An empty machine, to be furnished by the test."""
-    made = Machine()
-    yield made
-    made.close()
+    with _machine() as made:
+        yield made

@@ -24,6 +24,13 @@ LAYOUTS: dict[str, np.dtype[Any]] = {
     "logged_packet": wire.PACKET,
     "gap": wire.GAP,
     "unlogged": wire.UNLOGGED,
+    "captured_frame": wire.FRAME,
+    "tapped": wire.TAPPED,
+    "tap": wire.TAP,
+    "path_event": wire.PATH_EVENT,
+    "path_counters": wire.PATH_COUNTERS,
+    "path_latency": wire.PATH_LATENCY,
+    "path_drop_key": wire.PATH_DROP_KEY,
     "forwarded_key": wire.FORWARDED_KEY,
     "amount": wire.AMOUNT,
     "port_direction": wire.PORT_DIRECTION,
@@ -37,6 +44,14 @@ KERNEL_ONLY = {"owner", "target4_key", "target6_key"}
 _LOCAL = bytes(10) + b"\xff\xff\xc0\x00\x02\x01"  # ::ffff:192.0.2.1
 _REMOTE = b"\x20\x01\x0d\xb8" + bytes(11) + b"\x07"  # 2001:db8::7
 
+_TAPPED = (
+    b"\x0e\x00\x00\x00\x00\x00\x00\x00"  # seen: 14
+    b"\x02\x00\x00\x00\x00\x00\x00\x00"  # filtered: 2
+    b"\x03\x00\x00\x00\x00\x00\x00\x00"  # others: 3
+    b"\x04\x00\x00\x00\x00\x00\x00\x00"  # captured: 4
+    b"\x05\x00\x00\x00\x00\x00\x00\x00"  # dropped: 5
+    b"\x90\x01\x00\x00\x00\x00\x00\x00"  # bytes: 400
+)
 _TALLY = (
     b"\xf1\x03\x00\x00\x00\x00\x00\x00"  # in_bytes: 1009
     b"\x28\x00\x00\x00\x00\x00\x00\x00"  # in_surplus: 40
@@ -232,6 +247,120 @@ LITERALS: dict[str, tuple[bytes, dict[str, Any]]] = {
         bytes(32)  # lost
         + _GAP,  # skipped
         {"lost": (0, 0, 0, 0), "skipped": (2, 202, 3, 303)},
+    ),
+    "captured_frame": (
+        b"\x00\xca\x9a\x3b\x00\x00\x00\x00"  # time: 1 s
+        b"\x07\x00\x00\x00\x00\x00\x00\x00"  # cgroup: 7
+        b"\xea\x05\x00\x00"  # length: 1514
+        b"\x60\x00\x00\x00"  # captured: 96
+        b"\x02\x00\x00\x00"  # ifindex: 2
+        b"\xe8\x03\x00\x00"  # uid: 1000
+        b"\x03\x00\x00\x00"  # slot: 3
+        b"\x05\x00\x00\x00"  # generation: 5
+        b"\x01"  # direction: PACKET_OUT
+        b"\x01"  # link_type: LINK_RAW
+        b"\x01"  # doubtful
+        b"\x00\x00\x00\x00\x00",  # unused
+        {
+            "time": 1_000_000_000,
+            "cgroup": 7,
+            "length": 1514,
+            "captured": 96,
+            "ifindex": 2,
+            "uid": 1000,
+            "slot": 3,
+            "generation": 5,
+            "direction": wire.PACKET_OUT,
+            "link_type": wire.LINK_RAW,
+            "doubtful": 1,
+            "unused": [0] * 5,
+        },
+    ),
+    "tapped": (_TAPPED, {"seen": 14, "filtered": 2, "others": 3, "captured": 4, "dropped": 5, "bytes": 400}),
+    "tap": (
+        bytes(48)  # in
+        + _TAPPED  # out
+        + b"\x01\x00\x00\x00\x00\x00\x00\x00",  # link_type: LINK_RAW
+        {"in": (0,) * 6, "out": (14, 2, 3, 4, 5, 400), "link_type": wire.LINK_RAW},
+    ),
+    "path_event": (
+        b"\x00\xca\x9a\x3b\x00\x00\x00\x00"  # time: 1 s
+        b"\x00\xb0\xeb\x52\x81\x88\xff\xff"  # packet: 0xffff888152ebb000
+        b"\xc0\x46\x7a\xd3\x82\x88\xff\xff"  # data: 0xffff8882d37a46c0
+        b"\x07\x00\x00\x00\x00\x00\x00\x00"  # socket: 7
+        b"\xc7\xd9\xe4\x81\xff\xff\xff\xff"  # location: 0xffffffff81e4d9c7
+        + _LOCAL  # source
+        + _REMOTE  # destination
+        + b"\xbb\x01"  # source_port: 443
+        b"\x02\x00"  # destination_port: 2
+        b"\x06"  # protocol: TCP
+        b"\x12"  # flags: SYN, ACK
+        b"\x1d"  # stage: 29
+        b"\x01"  # event: PATH_DROP
+        b"\x04\x00\x00\x00"  # sequence: 4
+        b"\x05\x00\x00\x00"  # acknowledgement: 5
+        b"\x3c\x00\x00\x00"  # length: 60
+        b"\x01\x00\x00\x00"  # ifindex: 1
+        b"\xe8\x03\x00\x00"  # uid: 1000
+        b"\x00\x00\x00\x00"  # pid: not a call
+        b"\x03\x00\x00\x00"  # reason: 3
+        b"lo\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00"  # name
+        b"\xd2\x04"  # id: 1234
+        b"\x40"  # ttl: 64
+        b"\x01",  # linked
+        {
+            "time": 1_000_000_000,
+            "packet": 0xFFFF888152EBB000,
+            "data": 0xFFFF8882D37A46C0,
+            "socket": 7,
+            "location": 0xFFFFFFFF81E4D9C7,
+            "source": _LOCAL,
+            "destination": _REMOTE,
+            "source_port": 443,
+            "destination_port": 2,
+            "protocol": 6,
+            "flags": 0x12,
+            "stage": 29,
+            "event": wire.PATH_DROP,
+            "sequence": 4,
+            "acknowledgement": 5,
+            "length": 60,
+            "ifindex": 1,
+            "uid": 1000,
+            "pid": 0,
+            "reason": 3,
+            "name": b"lo",
+            "id": 1234,
+            "ttl": 64,
+            "linked": 1,
+        },
+    ),
+    "path_counters": (
+        b"\x09\x00\x00\x00\x00\x00\x00\x00"  # matched: 9
+        b"\x90\x01\x00\x00\x00\x00\x00\x00"  # bytes: 400
+        b"\x02\x00\x00\x00\x00\x00\x00\x00"  # suppressed: 2
+        b"\x03\x00\x00\x00\x00\x00\x00\x00"  # lost: 3
+        b"\x05\x00\x00\x00\x00\x00\x00\x00"  # timed: 5
+        b"\xad\x06\x00\x00\x00\x00\x00\x00" + bytes(16),  # waited: 1709  # unused
+        {
+            "matched": 9,
+            "bytes": 400,
+            "suppressed": 2,
+            "lost": 3,
+            "timed": 5,
+            "waited": 1709,
+            "unused": [0, 0],
+        },
+    ),
+    "path_latency": (
+        bytes(8) + b"\x02" + bytes(8 * 64 - 9),  # buckets: two of 2 or 3 ns
+        {"buckets": [0, 2, *[0] * 62]},
+    ),
+    "path_drop_key": (
+        b"\xc7\xd9\xe4\x81\xff\xff\xff\xff"  # location: 0xffffffff81e4d9c7
+        b"\x03\x00\x00\x00"  # reason: 3
+        b"\x1d\x00\x00\x00",  # stage: 29
+        {"location": 0xFFFFFFFF81E4D9C7, "reason": 3, "stage": 29},
     ),
     "forwarded_key": (
         _LOCAL  # source
@@ -448,10 +577,17 @@ def test_sizes() -> None:
 
 def test_flags() -> None:
     """Bits have the values of the header's."""
-    names = [name for name in HEADER.constants if name.startswith(("SLOT_", "FLOW_", "PORT_", "PACKET_"))]
+    prefixes = "SLOT_", "FLOW_", "PORT_", "PACKET_", "LINK_", "PATH_"
+    names = [name for name in HEADER.constants if name.startswith(prefixes)]
 
-    assert len(names) == 18
+    assert len(names) == 36
     assert {name: getattr(wire, name) for name in names} == {name: HEADER.constants[name] for name in names}
+
+
+def test_variants_of_the_path() -> None:
+    """What is written into the path's program, and what hooks hand over to it, have the enums' numbers."""
+    for names, prefix in ((wire.PATH_VARIANT, "VARIANT_"), (wire.PATH_HANDED, "HANDED_")):
+        assert [f"{prefix}{name.upper()}" for name in names] in HEADER.enums
 
 
 def test_settings() -> None:

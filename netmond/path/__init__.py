@@ -1,0 +1,1 @@
+"""The way of packets through the kernel, on demand: a session's process (netmond/sessions)."""
