@@ -81,6 +81,8 @@ def shorten(text: str, width: int, mark: str = "…") -> str:
 
 def clip(text: str, width: int) -> str:
     """The part of `text` that fits into `width` cells; colours take none and stay complete."""
+    if text.isascii() and "\x1b" not in text:
+        return text[: max(0, width)]
     out: list[str] = []
     for index, part in enumerate(_PAINT.split(text)):
         if index % 2:
