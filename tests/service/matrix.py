@@ -16,6 +16,7 @@ from tests.service.people import TARGET, TARGET_PATH
 
 READ_ALL = "org.netmond1.read-all"
 MANAGE = "org.netmond1.manage"
+CAPTURE = "org.netmond1.capture"
 
 MANAGER = "org.netmond1.Manager"
 TARGET_INTERFACE = "org.netmond1.Target"
@@ -26,8 +27,9 @@ OBJECT_MANAGER = "org.freedesktop.DBus.ObjectManager"
 ROOT_PATH = "/org/netmond1"
 LOG_PATH = "/org/freedesktop/LogControl1"
 
-#: Stands for the number of the caller, for that of somebody else, and for what a setting is at present.
-OWN, FOREIGN, PRESENT = object(), object(), object()
+#: Stands for the number of the caller, for that of somebody else, for what a setting is at present, and for
+#: a session of root's.
+OWN, FOREIGN, PRESENT, SESSION = object(), object(), object(), object()
 
 #: A target that is there for one call only.
 VICTIM = "203.0.113.78"
@@ -48,6 +50,9 @@ class Try:
 
 
 _LIST: tuple[tuple[str, ...], tuple[Any, ...]] = (("a{sv}",), ({},))
+
+#: Options of a session that ends by itself at once.
+_BRIEF = {"duration": ["d", 0.01]}
 
 
 def _get(interface: str, *properties: str, needs: str | None = None) -> dict[str, Try]:
@@ -110,6 +115,10 @@ MATRIX: Mapping[str, Mapping[str, Try]] = {
         f"{MANAGER}.DisablePacketLog": Try(MANAGE, ("au", "a{sv}"), ([LOGGED], {})),
         f"{MANAGER}.ListPacketLogs": Try(None, *_LIST),
         f"{MANAGER}.OpenLog": Try(None, ("u", "a{sv}"), (OWN, {})),
+        f"{MANAGER}.StartCapture": Try(CAPTURE, ("a{sv}",), ({"interfaces": ["as", ["lo"]], **_BRIEF},)),
+        f"{MANAGER}.StartPath": Try(CAPTURE, ("a{sv}",), (_BRIEF,)),
+        f"{MANAGER}.StopSession": Try(MANAGE, ("t", "a{sv}"), (SESSION, {})),
+        f"{MANAGER}.ListSessions": Try(None, *_LIST),
         f"{MANAGER}.Reload": Try(MANAGE, *_LIST),
         f"{MANAGER}.Describe": Try(),
         **_get(
@@ -139,14 +148,17 @@ MATRIX: Mapping[str, Mapping[str, Try]] = {
 }
 
 #: Lists that have no option user.
-_WITHOUT_USER = {("foreign", "ListUsers"), ("foreign", "ListPacketLogs")}
+_WITHOUT_USER = {("foreign", f"List{what}") for what in ("Users", "PacketLogs", "Sessions")}
 
 #: Members whose options decide: other people's figures take read-all.
 WIDER: Mapping[str, Try] = {
     **{
         f"{what} {list_}": Try(READ_ALL, ("a{sv}",), (options,))
         for what, options in (("all", {"scope": ["s", "all"]}), ("foreign", {"user": FOREIGN}))
-        for list_ in ("ListUsers", "ListUnits", "ListProcesses", "ListFlows", "ListPacketLogs")
+        for list_ in (
+            *("ListUsers", "ListUnits", "ListProcesses", "ListFlows", "ListPacketLogs"),
+            "ListSessions",
+        )
         if (what, list_) not in _WITHOUT_USER
     },
     "foreign GetUser": Try(READ_ALL, ("u", "a{sv}"), (FOREIGN, {})),

@@ -19,7 +19,7 @@ deb [signed-by={keyring}] http://deb.debian.org/debian {suite}-updates main
 deb [signed-by={keyring}] http://deb.debian.org/debian-security {suite}-security main
 """
 #: Programs that tests use once netmond is installed. Before, they would bring libraries that it needs.
-TOOLS = ("bpftool", "iproute2", "procps")
+TOOLS = ("bpftool", "iproute2", "procps", "tcpdump")
 
 _RELATIONS = ("Package", "Pre-Depends", "Depends", "Recommends")
 _PACKAGES = "Packages"

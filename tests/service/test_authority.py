@@ -15,6 +15,7 @@ import pytest
 from tests.kernel.deadline import eventually
 from tests.service.client import Caller, CallError
 from tests.service.matrix import (
+    CAPTURE,
     FOREIGN,
     FRESH,
     LOG_PATH,
@@ -26,6 +27,7 @@ from tests.service.matrix import (
     PROPERTIES,
     READ_ALL,
     ROOT_PATH,
+    SESSION,
     SIGNALS,
     UNUSED,
     VICTIM,
@@ -62,6 +64,10 @@ VERBS: Mapping[str, Mapping[str, str | None]] = {
     "log off": {str(LOGGED): MANAGE},
     "log list": {"": None, "--own": None, "--all": READ_ALL},
     "log tail": {"--no-follow": None, "--no-follow -u {other}": READ_ALL},
+    "capture": {"-i lo --duration 0.1": CAPTURE},
+    "path": {"--drops --duration 0.1": CAPTURE},
+    "sessions list": {"": None, "--own": None, "--all": READ_ALL},
+    "sessions stop": {"{session}": MANAGE},
 }
 
 ALLOWED = "allowed"
@@ -99,6 +105,8 @@ class Scene:
             interface, name, _ = tried.values
             ask = partial(self.callers["root"].call, "Get", path=LOG_PATH, interface=PROPERTIES)
             return ["s", ask(("s", "s"), interface, name)]
+        if value is SESSION:
+            return self.session()
         if value is OWN:
             return person.uid
         if value is FOREIGN:
@@ -106,6 +114,14 @@ class Scene:
         if isinstance(value, dict):
             return {key: ["s", other.name] if item is FOREIGN else item for key, item in value.items()}
         return value
+
+    def session(self) -> int:
+        """Number of a session of root's, which goes on until it is stopped, or root leaves the bus."""
+        root = self.callers["root"]
+        rows, _ = root.call("ListSessions", ("a{sv}",), {})
+        lasting = [row["session"] for row in rows if "duration" not in json.loads(row["options"])]
+        options = {"interfaces": ["as", ["lo"]], "filter": ["s", "port 9"]}
+        return int(lasting[0] if lasting else root.call("StartCapture", ("a{sv}",), options)[0])
 
     def _both(self, who: str) -> tuple[Person, Person]:
         """The caller and somebody else."""
@@ -115,7 +131,8 @@ class Scene:
     def words(self, who: str, verb: str, rest: str) -> list[str]:
         """A command line of VERBS."""
         person, other = self._both(who)
-        return [*verb.split(), *rest.format(self=person.name, other=other.name).split()]
+        session = self.session() if "{session}" in rest else None
+        return [*verb.split(), *rest.format(self=person.name, other=other.name, session=session).split()]
 
 
 def denied(name: str, text: str) -> str:

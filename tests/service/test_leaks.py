@@ -41,7 +41,10 @@ UNKNOWN, UNKNOWN_PATH = "203.0.113.99", TARGET_PATH.replace("_2e77", "_2e99")
 QUIET, NOBODY = 65534, 61234
 
 INTROSPECTABLE = "org.freedesktop.DBus.Introspectable"
-LISTS = ("ListUsers", "ListUnits", "ListProcesses", "ListFlows", "ListInterfaces", "ListTargets")
+LISTS = (
+    *("ListUsers", "ListUnits", "ListProcesses", "ListFlows", "ListInterfaces", "ListTargets"),
+    "ListSessions",
+)
 
 
 def answer(call: Callable[..., Any], *arguments: Any, **where: Any) -> str:

@@ -22,7 +22,7 @@ _GUEST = Path(__file__).parent / "guest"
 #: What a real machine has beyond a container, and what netmond depends on.
 _MORE_PACKAGES = (
     "linux-image-amd64", "udev", "kmod", "busybox-static", "ethtool",
-    "bpftool", "iperf3", "iproute2", "procps", "python3-scapy", "tcpdump",
+    "bpftool", "iperf3", "iproute2", "nftables", "procps", "python3-scapy", "tcpdump",
     "python3-bpfcc", "python3-dbus-next", "python3-systemd", "python3-numpy", "python3-pylibacl", "libbpf1",
 )  # fmt: skip
 
