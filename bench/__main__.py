@@ -14,6 +14,7 @@ from dataclasses import replace
 
 from bench import (
     bus,
+    capture,
     csvlog,
     footprint,
     interfaces,
@@ -21,6 +22,7 @@ from bench import (
     meter,
     packet,
     packetlog,
+    path,
     start,
     throughput,
     tick,
@@ -41,6 +43,8 @@ BENCHMARKS: dict[str, Callable[[bool], list[Row]]] = {
     "bus": bus.benchmark,
     "csv": csvlog.benchmark,
     "packetlog": packetlog.benchmark,
+    "capture": capture.benchmark,
+    "path": path.benchmark,
 }
 
 
