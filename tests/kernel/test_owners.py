@@ -112,7 +112,7 @@ def test_in_another_network_namespace(program: int) -> None:
 
 def test_not_an_iterator() -> None:
     """What cannot be run is an error in one line."""
-    with pytest.raises(KernelError, match="cannot attach: "):
+    with pytest.raises(KernelError, match="cannot attach an iterator: "):
         find_owners(0, [1])
 
 
