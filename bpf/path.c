@@ -87,13 +87,11 @@ static __always_inline void link(struct path_event *event)
     struct path_event *last;
     u32 zero = 0;
 
-    event->time = bpf_ktime_get_ns();
     last = handled.lookup(&zero);
-    if (!last || event->time - last->time > LINK_TIME || event->protocol != last->protocol)
+    if (!last || event->protocol != last->protocol || event->destination_port != last->destination_port ||
+        bpf_ktime_get_ns() - last->time > LINK_TIME) /* the clock last: it takes longest */
         return;
     others = (u64 *)last->source;
-    if (event->destination_port != last->destination_port)
-        return;
     /* A socket that is not connected takes packets from anybody; these say from whom this one is. */
     if (event->source_port) {
         if ((ends[0] ^ others[0]) | (ends[1] ^ others[1]) | (ends[2] ^ others[2]) | (ends[3] ^ others[3]) ||
@@ -117,16 +115,16 @@ static __always_inline void link(struct path_event *event)
 /* Whether a packet is wanted, as far as its headers tell. Nothing is done yet that only an event needs. */
 static __always_inline bool matches_packet(struct packet_ends *ends, u64 protocol)
 {
-    __be16 ports[2] = {};
-
     if ((protocol && ends->protocol != protocol) ||
         !matches_ends(ends->source, ends->destination, ends->protocol))
         return false;
     if (!HAS_PORTS)
         return true;
-    if (!is_transport(ends->protocol) || !ends->transport || peek(&ports, ends->transport, 0))
+    if (!is_transport(ends->protocol) || !ends->transport)
         return false;
-    return PORT_MATCHES(bpf_ntohs(ports[0])) || PORT_MATCHES(bpf_ntohs(ports[1]));
+    if (!ends->has_ports && peek(&ends->ports, ends->transport, 0))
+        return false;
+    return PORT_MATCHES(bpf_ntohs(ends->ports[0])) || PORT_MATCHES(bpf_ntohs(ends->ports[1]));
 }
 
 /* Who a socket's call is between, or a packet without an IP header. False: it is not wanted. */
@@ -260,12 +258,32 @@ static __always_inline void tell(void *context, u64 packet, u64 sock, u64 traits
     }
 }
 
+/* Whether a program at a cgroup need not look any further: there it sees all packets, and is of one family and
+ * one protocol. */
+static __always_inline bool is_another(struct __sk_buff *context, u64 traits)
+{
+    u64 family = CONSTANT(VARIANT_FAMILY);
+    u8 *header, next;
+
+    if (!(traits & PATH_CONTEXT))
+        return false;
+    if (context->protocol != (family == AF_INET ? bpf_htons(ETHERTYPE_IPV4) : bpf_htons(ETHERTYPE_IPV6)))
+        return true;
+    header = (void *)(long)context->data;
+    if (header + sizeof(struct ipv4) > (u8 *)(long)context->data_end)
+        return false;
+    next = family == AF_INET ? ((struct ipv4 *)header)->protocol : ((struct ipv6 *)header)->next_header;
+    return (next == PROTOCOL_TCP || next == PROTOCOL_UDP) && next != CONSTANT(VARIANT_PROTOCOL);
+}
+
 static __always_inline void handle(void *context)
 {
     struct packet_ends ends;
     u64 traits = CONSTANT(VARIANT_TRAITS);
     u64 packet = ARGUMENT(context, HANDED_PACKET), sock = ARGUMENT(context, HANDED_SOCKET);
 
+    if (is_another(context, traits))
+        return;
     if (!packet || traits & PATH_BY_SOCKET)
         tell(context, packet, sock, traits, NULL);
     else if (read_ip(packet, traits, CONSTANT(VARIANT_FAMILY), &ends) &&

@@ -357,6 +357,7 @@ enum { HANDED_PACKET, HANDED_SOCKET, HANDED_LENGTH, HANDED_REASON, HANDED_LOCATI
 #define PATH_ASIDE 128    /* not on the way: no time since the stage before */
 #define PATH_DONE 256     /* the call is over, the length what came of it */
 #define PATH_TYPED 512    /* the kernel knows the types of what is handed over: no copies needed to read it */
+#define PATH_CONTEXT 1024 /* the context is a struct __sk_buff */
 
 /* One word each for user space to tell the programs. */
 enum {

@@ -203,6 +203,7 @@ PATH_LINKED = 64
 PATH_ASIDE = 128
 PATH_DONE = 256
 PATH_TYPED = 512
+PATH_CONTEXT = 1024
 
 #: Of a user's packets, those the log does not have: no room in the ring, not drawn into the sample
 UNLOGGED = np.dtype([("lost", GAP), ("skipped", GAP)])

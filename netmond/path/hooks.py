@@ -27,8 +27,13 @@ _PROGRAM_TYPES = {
     hook_kinds.FENTRY: 26,
     hook_kinds.NETFILTER: 32,
 }
-#: Those whose programs read what they are handed without a copy
-_TYPED = (hook_kinds.TRACEPOINT, hook_kinds.FENTRY, hook_kinds.NETFILTER)
+#: How programs may read what they are handed
+_TRAITS = {
+    hook_kinds.TRACEPOINT: wire.PATH_TYPED,
+    hook_kinds.FENTRY: wire.PATH_TYPED,
+    hook_kinds.NETFILTER: wire.PATH_TYPED,
+    hook_kinds.CGROUP: wire.PATH_CONTEXT,
+}
 _TRACE_RAW_TP, _TRACE_FENTRY, _NETFILTER = 23, 24, 45  # enum bpf_attach_type
 _GO_ON = 1  # NF_ACCEPT, and what a program at a cgroup answers
 
@@ -109,7 +114,7 @@ class Hooks:
         values = {
             "stage": number,
             "event": stage.event,
-            "traits": hook.traits | (wire.PATH_TYPED if hook.kind in _TYPED else 0),
+            "traits": hook.traits | _TRAITS.get(hook.kind, 0),
             "family": stage.family,
             "protocol": hook.protocol,
             "result": _GO_ON if hook.kind in (hook_kinds.CGROUP, hook_kinds.NETFILTER) else 0,

@@ -580,7 +580,7 @@ def test_flags() -> None:
     prefixes = "SLOT_", "FLOW_", "PORT_", "PACKET_", "LINK_", "PATH_"
     names = [name for name in HEADER.constants if name.startswith(prefixes)]
 
-    assert len(names) == 36
+    assert len(names) == 37
     assert {name: getattr(wire, name) for name in names} == {name: HEADER.constants[name] for name in names}
 
 
