@@ -59,7 +59,11 @@ run: run-deps $(if $(BOOTED),deb)
 		-o Dpkg::Options::=--force-confold $(abspath $(DEB_DIR))/*.deb >/dev/null)
 	@exec $(PYTHON) packaging/demo/run.py $(if $(BOOTED),--service) $(if $(FOR),--seconds $(FOR))
 
-test: test-unit test-bus test-export test-kernel test-service
+# The two long tiers beside each other: one is busy, the other mostly waits for machines. What they say comes when
+# each is over.
+test: test-unit test-bus test-export
+	@echo "The kernel and the service tier, beside each other: some 18 minutes"
+	@$(MAKE) -j2 -Otarget --no-print-directory test-kernel test-service
 
 test-unit: test-deps
 	PATH="$(CURDIR)/.venv/bin:$$PATH" $(PYTHON) -m pytest tests/unit -q -n auto --timeout 300
