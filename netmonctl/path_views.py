@@ -6,6 +6,7 @@ import json
 import math
 import textwrap
 import time
+from abc import ABC, abstractmethod
 from argparse import Namespace
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -56,7 +57,7 @@ class JsonView:
         pass
 
 
-class EventView:
+class EventView(ABC):
     """What the table and the journeys have in common: remarks before, between and behind the events."""
 
     def __init__(self, args: Namespace, out: Output) -> None:
@@ -103,8 +104,9 @@ class EventView:
         self._counts.update([event["event"] for event in events])
         self._print(self._lines(events))
 
+    @abstractmethod
     def _lines(self, events: Sequence[Event]) -> list[str]:
-        raise NotImplementedError
+        """What is to be shown of these events."""
 
     def _print(self, lines: Sequence[str]) -> None:
         if lines:

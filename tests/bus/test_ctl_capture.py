@@ -9,8 +9,7 @@ import pty
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -19,10 +18,11 @@ import pytest
 
 from netmonctl.pcapng import Frame, Reader, Statistics
 from netmond import capture
+from netmond.model import Session
 from netmond.sessions.supervisor import Sessions, Shared
 from tests.bus.capture_worker import COMMENT, KINDS, MAKE, TIME, packet, payload
 from tests.bus.conftest import Host
-from tests.bus.private import DEADLINE, ROOT, unavailable
+from tests.bus.private import DEADLINE, ROOT, unavailable, until
 from tests.bus.snapshots import ALICE
 
 LINE = "22:13:20.123456 eth0 In  IP 192.0.2.1.1024 > 192.0.2.2.7654: UDP, length 4"
@@ -78,15 +78,17 @@ def running(host: Host, *words: str, **how: Any) -> Iterator[subprocess.Popen[by
                 process.kill()
 
 
-def until(condition: Callable[[], bool]) -> None:
-    end = time.monotonic() + DEADLINE
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.01)
+def sessions(host: Host) -> Sequence[Session]:
+    """Those there are now; asked where they live, in the daemon's loop."""
+
+    async def listed() -> Sequence[Session]:
+        return host.monitor.list_sessions()
+
+    return host.loop.run(listed())
 
 
 def is_idle(host: Host) -> Callable[[], bool]:
-    return lambda: not host.monitor.list_sessions()
+    return lambda: not sessions(host)
 
 
 def read(data: bytes) -> list[Frame | Statistics]:
@@ -155,7 +157,7 @@ def test_options(host: Host) -> None:
         "80",
     ]
     with running(host, "capture", *words):
-        (session,) = host.monitor.list_sessions()
+        (session,) = sessions(host)
     known = json.loads(session.options)
 
     assert known == {
@@ -306,7 +308,7 @@ def test_slow_reader(host: Host) -> None:
     """A reader that rests; then Ctrl-C reaches netmonctl nevertheless, and what it reads then is whole."""
     with running(host, "capture", "-w-", "many 100000") as process:
         process.send_signal(signal.SIGTERM)
-        until(lambda: not any(session.until is None for session in host.monitor.list_sessions()))
+        until(lambda: not any(session.until is None for session in sessions(host)))
         out, _ = process.communicate(timeout=DEADLINE)
 
     assert process.returncode == 0
@@ -326,7 +328,7 @@ def test_reader_leaves(host: Host, words: list[str]) -> None:
 def test_killed(host: Host) -> None:
     """Nothing is left of a client that is killed."""
     with running(host, "capture", "-w-") as process:
-        assert len(host.monitor.list_sessions()) == 1
+        assert len(sessions(host)) == 1
         process.kill()
     until(is_idle(host))
 
@@ -489,7 +491,7 @@ def test_library(host: Host) -> None:
         assert frames.dropped == 2
     with capture.open() as frames:
         assert next(frames).length == 46
-        assert len(host.monitor.list_sessions()) == 1
+        assert len(sessions(host)) == 1
     until(is_idle(host))
 
 
