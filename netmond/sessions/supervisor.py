@@ -27,6 +27,9 @@ log = logging.getLogger(__name__)
 #: its client may read the rest after that; and in which it has to end with the daemon.
 _START, _OBEY, _REST, _LAST = 240.0, 3.0, 45.0, 3.0
 
+#: Seconds that the end of a session is waited for by whoever stops it: later it comes only if nobody reads.
+_PROMPT = 1.0
+
 #: Seconds without a report, of which there are two in each, after which a worker is ended, a moment later.
 _SILENCE, _MERCY = 15.0, 1.0
 
@@ -111,12 +114,15 @@ class Sessions:
             raise
 
     async def stop(self, number: int) -> None:
-        """Ends a session; its client can still read what it has. NoSuchSession."""
+        """Ends a session. NoSuchSession.
+
+        Nothing is left of it then, unless its client has to read first: for that it has some time.
+        """
         session = self._sessions.get(number)
         if session is None or session.child is None:
             raise NoSuchSession(f"there is no session {number}; it may have ended")
         await self._order_end(session.child, "stopped")
-        self._later(session.child.close(_REST))
+        await asyncio.wait([self._later(session.child.close(_REST))], timeout=_PROMPT)
 
     async def close(self) -> None:
         """Ends them all, within seconds."""
@@ -268,10 +274,11 @@ class Sessions:
         status = session.child.status if session.child else 0
         log.error("%s ended unexpectedly: %s; %s", about, session.end or f"status {status}", counts)
 
-    def _later(self, work: Coroutine[Any, Any, object]) -> None:
+    def _later(self, work: Coroutine[Any, Any, object]) -> asyncio.Task[object]:
         task = asyncio.get_running_loop().create_task(work)
         self._ending.add(task)
         task.add_done_callback(self._ending.discard)
+        return task
 
 
 def _about(session: _Session) -> str:

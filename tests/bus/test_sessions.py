@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import signal
+import struct
 import subprocess
+import termios
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -105,6 +108,11 @@ def workers() -> list[int]:
     return found
 
 
+def unread(session: Running) -> int:
+    """Bytes in the pipe of its stream."""
+    return int(struct.unpack("i", fcntl.ioctl(session.stream, termios.FIONREAD, bytes(4)))[0])
+
+
 def gone(host: Host) -> bool:
     """No session is left, and no process of one."""
     return not workers() and not host.monitor.sessions._sessions
@@ -116,7 +124,7 @@ def losses(host: Host) -> dict[str, int]:
 
 @pytest.mark.parametrize("member", ["StartCapture", "StartPath"])
 def test_a_session(host: Host, admin: Caller, begin: Begin, member: str) -> None:
-    """Frames and progress come through pipes, until it is stopped; what it had is delivered."""
+    """Frames and progress come through pipes, until it is stopped. What it had is delivered then."""
     session = begin(admin, member=member)
     assert os.read(session.stream, 100).startswith(HEAD)
     until(lambda: packets(admin) == 1)
@@ -129,6 +137,8 @@ def test_a_session(host: Host, admin: Caller, begin: Begin, member: str) -> None
 
     admin.call("StopSession", STOP, session.number, {})
 
+    assert gone(host)
+    assert rows(admin) == []
     assert session.read().endswith(TAIL)
     *reports, last = session.reports()
     figures: dict[str, Any] = {"packets": 1, "bytes": 7, "dropped": 2, "filtered": 3}
@@ -137,8 +147,6 @@ def test_a_session(host: Host, admin: Caller, begin: Begin, member: str) -> None
         **figures,
     }
     assert all(report.keys() == {*figures, "seconds"} for report in reports)
-    until(lambda: gone(host))
-    assert rows(admin) == []
     assert failure(admin, "StopSession", STOP, session.number, {})[0] == "NoSuchSession"
     assert losses(host) == {"capture.dropped": 2 * (row["kind"] == "capture"), "sessions.failed": 0}
 
@@ -228,9 +236,8 @@ def test_the_journal(host: Host, admin: Caller, begin: Begin, caplog: pytest.Log
     caplog.set_level("INFO")
     session = begin(admin, "tcp port 80")
     admin.call("StopSession", STOP, session.number, {})
-    until(lambda: gone(host))
 
-    begun, started, stopped, ended = (record.getMessage() for record in caplog.records)
+    begun, started, ended, stopped = (record.getMessage() for record in caplog.records)
     assert begun.startswith("Session 1, a capture of user 0, has begun: ")
     assert started == "Manager.StartCapture({'filter': 'tcp port 80'}) on /org/netmond1 by user 0"
     assert stopped == "Manager.StopSession(1) on /org/netmond1 by user 0"
@@ -425,6 +432,20 @@ class TestEnds:
         assert gone(host)
         assert losses(host)["sessions.failed"] == 0
         client.kill()
+
+
+def test_stopped_and_unread(host: Host, admin: Caller, begin: Begin) -> None:
+    """Nobody waits long for a client that does not read, and who stops it again waits no more."""
+    session = begin(admin, "flood")
+    # Full but for the last bytes of its pages, where no packet fits.
+    until(lambda: unread(session) > stream.SIZE - 1024)
+
+    admin.call("StopSession", STOP, session.number, {})
+    assert [row["session"] for row in rows(admin)] == [session.number]
+    admin.call("StopSession", STOP, session.number, {})
+
+    assert gone(host)
+    assert rows(admin) == []
 
 
 def test_a_slow_reader(host: Host, admin: Caller, begin: Begin) -> None:
