@@ -7,6 +7,7 @@ import re
 import threading
 from pathlib import Path
 
+from netmonctl.errors import CtlError, ExitCode
 from netmonctl.logtail_file import Follower, Lines, Note
 from netmonctl.logtail_rows import Continuity, Row, parse
 from netmond.outputs import rotated
@@ -34,6 +35,13 @@ class Writer(threading.Thread):
         self.path = directory / "users" / str(UID) / self.user.name
         self.rotations = 0
 
+    def opened(self) -> int:
+        """As netmond hands it out. CtlError: it has been put aside, and the next one is not there yet."""
+        try:
+            return os.open(self.path, os.O_RDONLY)
+        except FileNotFoundError:
+            raise CtlError("no log", ExitCode.UNKNOWN_OBJECT) from None
+
     def run(self) -> None:
         for first in range(1, ROWS, BATCH):
             if self.user.size > ROTATE:
@@ -54,7 +62,7 @@ def test_every_row_is_shown_or_told(tmp_path: Path) -> None:
     """Rows shown, rows left out and bytes missing between files add up to what was written, in order."""
     writer = Writer(tmp_path)
     writer.user.append(f"in,{SIZE},,,1.0,0,0,1,0,0,tcp,,0,\n".encode())  # the totals before the first row
-    follower = Follower(lambda: os.open(writer.path, os.O_RDONLY))
+    follower = Follower(writer.opened)
     continuity = Continuity()
     shown: list[Row] = []
     told = 0
