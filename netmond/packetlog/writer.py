@@ -46,12 +46,21 @@ class Account:
 class Writer:
     """Takes packets in the order of the ring. Nothing here raises for what the file system does."""
 
-    def __init__(self, logs: Logs, owners: rows.Owners, *, offset: Callable[[], int] = wall_offset) -> None:
+    def __init__(
+        self,
+        logs: Logs,
+        owners: rows.Owners,
+        *,
+        offset: Callable[[], int] = wall_offset,
+        clock: Callable[[], int] = time.time_ns,
+    ) -> None:
+        """offset: from the packets' clock to that of the wall; clock: that of the wall, in ns."""
         self.accounts: dict[int, Account] = {}
         self.changed: set[int] = set()  #: users whose accounts have changed since somebody emptied it
         self._logs = logs
         self._owners = owners
         self._offset = offset
+        self._clock = clock
         self._expected: set[int] = set()
         self._everyone: Account | None = None  # a pattern
         self._missing_before: dict[int, list[int]] = {}  # told of users who have no account yet
@@ -157,7 +166,7 @@ class Writer:
             account.ahead = more_in, more_out
             self._logs.claim(uid, (account.totals[0] + more_in, account.totals[1] + more_out))
         account.totals = self._logs.totals(uid)
-        account.told_at = account.told_at or time.time_ns()
+        account.told_at = account.told_at or self._clock()
         self.changed.add(uid)
         if not again:
             self._say(uid, self._mode(account.every))
@@ -197,7 +206,7 @@ class Writer:
                 self._tell(uid, account, flat)
 
     def _tell(self, uid: int, account: Account, now: list[int]) -> None:
-        since, account.told_at = account.told_at, time.time_ns()
+        since, account.told_at = account.told_at, self._clock()
         before, account.told = account.told, now
         for place, what in enumerate(_MISSING):
             part = slice(place * _GAP_WORDS, (place + 1) * _GAP_WORDS)
@@ -218,7 +227,7 @@ class Writer:
         total_in, total_out = self._logs.totals(uid)
         totals = total_in + in_bytes, total_out + out_bytes
         figures = _figures(packets, in_bytes, out_bytes, since) if packets else {}
-        self._append(uid, account, comment(what, time.time_ns(), totals, **figures), 0, totals)
+        self._append(uid, account, comment(what, self._clock(), totals, **figures), 0, totals)
         if packets and self._logs.is_failing(uid):
             _add_unwritten(account, (0, packets, in_bytes, out_bytes), since)
 
@@ -230,8 +239,8 @@ class Writer:
         lacking, *figures = account.unwritten
         if any(figures):
             said = {"rows": lacking, **_figures(*figures)}
-            lines = comment("not written:", time.time_ns(), before, **said) + bytes(lines)
-        lost = self._logs.append(uid, lines, count, totals, time.time())
+            lines = comment("not written:", self._clock(), before, **said) + bytes(lines)
+        lost = self._logs.append(uid, lines, count, totals, self._clock() / 1e9)
         if not self._logs.is_failing(uid) or lost < count:
             account.unwritten = [0] * 5
         account.totals = totals

@@ -36,10 +36,10 @@ def at(tick: int, *flows: dict[str, Any], read: int = 0) -> Snapshot:
 
 
 def worker(directory: Path) -> tuple[logs.Logs, Writer]:
-    """As the packet log's process has it."""
+    """As the packet log's process has it, at the time of the snapshots: older files are rotated."""
     made = logs.Logs()
     made.open(str(directory), {setting.key: setting.default for setting in logs.OPTIONS})
-    return made, Writer(made, owners(), offset=lambda: OFFSET)
+    return made, Writer(made, owners(), offset=lambda: OFFSET, clock=lambda: OFFSET)
 
 
 def lines(directory: Path, uid: int = ALICE) -> list[str]:
