@@ -16,6 +16,7 @@
  */
 #include "headers.h"
 #include "passages.h"
+#include "refusal.h"
 #include "symbols.h"
 #include "variant.h"
 
@@ -36,6 +37,9 @@ BPF_F_TABLE("array", u32, struct path_counters, counters, CPUS *PATH_STAGES, BPF
 BPF_TABLE("lru_hash", u64, struct passage, passages, PASSAGES);
 BPF_HASH(drops, struct path_drop_key, u64, DROPS);
 BPF_F_TABLE("array", u32, struct path_latency, latencies, CPUS *PATH_STAGES, BPF_F_MMAPABLE);
+/* Of hooks that several stages have in common: each one's number and 1, 0: nobody asked for it. Key: the
+ * hook's VARIANT_STAGE and more, see find_stage(). User space fills it in. */
+BPF_ARRAY(shared, u32, PATH_SHARED_HOOKS *PATH_SHARED_STAGES);
 /* The packet this CPU had in hand last. */
 BPF_PERCPU_ARRAY(handled, struct path_event, 1);
 
@@ -208,6 +212,29 @@ static __always_inline void count_drop(struct path_event *event, struct path_cou
         __sync_fetch_and_add(&counters->lost, 1);
 }
 
+/* Fills in the stage. False: a hook that several have in common has seen what is for none of them. */
+static __always_inline bool find_stage(void *context, u64 sock, u64 traits, struct path_event *event)
+{
+    u32 place = CONSTANT(VARIANT_STAGE), *stage;
+    u16 family = 0;
+
+    event->stage = place;
+    if (!(traits & PATH_SHARED))
+        return true;
+    if (event->protocol != PROTOCOL_TCP && event->protocol != PROTOCOL_UDP)
+        return false;
+    if (traits & PATH_CONTEXT)
+        family = ((struct __sk_buff *)context)->protocol == bpf_htons(ETHERTYPE_IPV6) ? AF_INET6 : AF_INET;
+    else
+        peek(&family, sock, SOCK_FAMILY_OFFSET);
+    place += 2 * (event->protocol == PROTOCOL_UDP) + (family == AF_INET6);
+    stage = shared.lookup(&place);
+    if (!stage || !*stage)
+        return false;
+    event->stage = *stage - 1;
+    return true;
+}
+
 /* Tells of a packet or a call that is wanted, ends: of a packet whose headers were read. */
 static __always_inline void tell(void *context, u64 packet, u64 sock, u64 traits, struct packet_ends *ends)
 {
@@ -225,13 +252,12 @@ static __always_inline void tell(void *context, u64 packet, u64 sock, u64 traits
     } else if (!read_socket(packet, sock, traits, &event)) {
         return;
     }
-    if (!matches_owner(packet, sock, traits, &event))
+    if (!find_stage(context, sock, traits, &event) || !matches_owner(packet, sock, traits, &event))
         return;
     arrived = read_place(packet, traits, &event);
     event.time = bpf_ktime_get_ns();
     if (packet)
         event.packet = packet;
-    event.stage = CONSTANT(VARIANT_STAGE);
     event.event = CONSTANT(VARIANT_EVENT);
     event.reason = ARGUMENT(context, HANDED_REASON);
     event.location = ARGUMENT(context, HANDED_LOCATION);
@@ -258,31 +284,19 @@ static __always_inline void tell(void *context, u64 packet, u64 sock, u64 traits
     }
 }
 
-/* Whether a program at a cgroup need not look any further: there it sees all packets, and is of one family and
- * one protocol. */
-static __always_inline bool is_another(struct __sk_buff *context, u64 traits)
-{
-    u64 family = CONSTANT(VARIANT_FAMILY);
-    u8 *header, next;
-
-    if (!(traits & PATH_CONTEXT))
-        return false;
-    if (context->protocol != (family == AF_INET ? bpf_htons(ETHERTYPE_IPV4) : bpf_htons(ETHERTYPE_IPV6)))
-        return true;
-    header = (void *)(long)context->data;
-    if (header + sizeof(struct ipv4) > (u8 *)(long)context->data_end)
-        return false;
-    next = family == AF_INET ? ((struct ipv4 *)header)->protocol : ((struct ipv6 *)header)->next_header;
-    return (next == PROTOCOL_TCP || next == PROTOCOL_UDP) && next != CONSTANT(VARIANT_PROTOCOL);
-}
-
 static __always_inline void handle(void *context)
 {
     struct packet_ends ends;
     u64 traits = CONSTANT(VARIANT_TRAITS);
     u64 packet = ARGUMENT(context, HANDED_PACKET), sock = ARGUMENT(context, HANDED_SOCKET);
 
-    if (is_another(context, traits))
+    if (traits & PATH_CONNECTED) {
+        if (!sock)
+            sock = TYPED(u64, packet, SKB_SK_OFFSET);
+        if (!sock || refuses_connection(sock))
+            return;
+    }
+    if (refuses_packet(context, packet, traits))
         return;
     if (!packet || traits & PATH_BY_SOCKET)
         tell(context, packet, sock, traits, NULL);

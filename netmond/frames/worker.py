@@ -23,12 +23,9 @@ from netmond.kernel.devices import Device
 from netmond.kernel.frame_ring import FrameRing, field
 from netmond.kernel.tables import LongArray
 from netmond.kernel.taps import Tap
+from netmond.sessions.options import BUFFER, SNAPLEN
 from netmond.sessions.stream import Finished, Stream
 from netmond.users import Names
-
-#: Kept of a frame, and of all frames that wait, unless somebody wants it otherwise; bytes.
-SNAPLEN = 262_144
-BUFFER = 32 << 20
 
 #: Frames, and bytes of the ring, that are moved at a time: so few that they stay in the CPU's cache.
 _FRAMES, _BYTES = 2048, 1 << 20

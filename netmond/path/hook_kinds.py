@@ -28,7 +28,7 @@ class Hook:
     arguments: what the hook hands over (wire.PATH_HANDED), and as its how manieth argument. traits:
     wire.PATH_OUT and the like. instead: what is seen, if that is not just the stage. protocol: of all that
     passes only this, 0: all. place, last: of netfilter the hook, and whether after everything else there; of
-    cgroups the attach type.
+    cgroups the attach type. shared: of TCP or UDP; all stages that are seen here have one program.
     """
 
     kind: str
@@ -39,6 +39,7 @@ class Hook:
     protocol: int = 0
     place: int = 0
     last: bool = False
+    shared: bool = False
 
     def __str__(self) -> str:
         return f"{self.kind}:{self.target}"
@@ -55,9 +56,10 @@ def tracepoint(name: str, traits: int = 0, instead: str = "", **arguments: int) 
 
 def sent(protocol: int) -> Hook:
     """A call to send that is over, of any kind of socket (Linux 6.3)."""
-    traits = wire.PATH_OUT | wire.PATH_CALL | wire.PATH_DONE
+    traits = wire.PATH_OUT | wire.PATH_CALL | wire.PATH_DONE | wire.PATH_CONNECTED
     said = "when the call is over, with what it has sent"
-    return Hook(TRACEPOINT, "sock_send_length", {"socket": 0, "length": 1}, traits, said, protocol)
+    arguments = {"socket": 0, "length": 1}
+    return Hook(TRACEPOINT, "sock_send_length", arguments, traits, said, protocol, shared=True)
 
 
 def netfilter(hook: str, traits: int = 0, *, last: bool = False, protocol: int = 0) -> Hook:
@@ -68,4 +70,4 @@ def netfilter(hook: str, traits: int = 0, *, last: bool = False, protocol: int =
 
 def cgroup(way: str, protocol: int, instead: str, traits: int = 0) -> Hook:
     """At the root of all cgroups, which the packets of sockets pass."""
-    return Hook(CGROUP, way, {"packet": CONTEXT}, traits, instead, protocol, _CGROUP[way])
+    return Hook(CGROUP, way, {"packet": CONTEXT}, traits, instead, protocol, _CGROUP[way], shared=True)

@@ -8,7 +8,10 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from socket import AF_INET, AF_INET6, IPPROTO_UDP
+
+import numpy as np
 
 from netmond.errors import KernelError, NetmondError
 from netmond.kernel import libbpf, syscalls, wire
@@ -46,23 +49,26 @@ _WORD = 8
 class Resolution:
     """What became of a stage. state: on; replaced (`reason` says what is seen instead); off (and why).
 
-    `tried`: hooks that were refused, each with the reason.
+    `traits`: of the hook, wire.PATH_OUT and others. `tried`: hooks that were refused, each with the reason.
     """
 
     stage: Stage
     hook: str | None = None
     state: str = "off"
     reason: str = ""
+    traits: int = 0
     tried: tuple[str, ...] = ()
 
 
 class Hooks:
     """Attaches variants of one function. close() detaches all of them."""
 
-    def __init__(self, code: bytes, btf: Btf) -> None:
-        """code: path() of bpf/path.c, with descriptors of its maps."""
+    def __init__(self, code: bytes, btf: Btf, shared: int) -> None:
+        """code: path() of bpf/path.c, with descriptors of its maps. shared: that map's."""
         self._code = code
         self._btf = btf
+        self._shared = shared
+        self._places: dict[str, int] = {}  # of hooks in `shared`
         self._held: list[int] = []
 
     def resolve(self, number: int, stage: Stage, hooks: Iterable[Hook]) -> Resolution:
@@ -76,7 +82,12 @@ class Hooks:
             else:
                 state = "replaced" if hook.instead else "on"
                 return Resolution(
-                    stage=stage, hook=str(hook), state=state, reason=hook.instead, tried=tuple(tried)
+                    stage=stage,
+                    hook=str(hook),
+                    state=state,
+                    reason=hook.instead,
+                    traits=hook.traits,
+                    tried=tuple(tried),
                 )
         return Resolution(stage=stage, reason="no hook for it in this kernel", tried=tuple(tried))
 
@@ -87,6 +98,20 @@ class Hooks:
                 os.close(self._held.pop())
 
     def _attach(self, number: int, stage: Stage, hook: Hook) -> None:
+        if not hook.shared:
+            self._load(hook, self._constants(number, stage, hook), stage.family)
+            return
+        name = str(hook)
+        if name not in self._places:
+            place = len(self._places) * wire.PATH_SHARED_STAGES
+            self._load(hook, self._constants(place, replace(stage, family=0), replace(hook, protocol=0)))
+            self._places[name] = place
+        families = (stage.family,) if stage.family else (AF_INET, AF_INET6)
+        for family in families:
+            key = self._places[name] + 2 * (hook.protocol == IPPROTO_UDP) + (family == AF_INET6)
+            libbpf.map_update(self._shared, np.array([key], np.uint32), np.array([number + 1], np.uint32))
+
+    def _load(self, hook: Hook, constants: Sequence[int], family: int = 0) -> None:
         function, attach_type = 0, 0
         if hook.kind == hook_kinds.FENTRY:
             function, attach_type = self._btf.function(hook.target), _TRACE_FENTRY
@@ -96,7 +121,7 @@ class Hooks:
             attach_type = _NETFILTER
         elif hook.kind == hook_kinds.CGROUP:
             attach_type = hook.place
-        code = variant(self._code, self._constants(number, stage, hook), self._arguments(hook))
+        code = variant(self._code, constants, self._arguments(hook))
         kind = _PROGRAM_TYPES[hook.kind]
         try:
             program = libbpf.load_program(kind, "path", code, attach_type=attach_type, function=function)
@@ -105,7 +130,7 @@ class Hooks:
             refused = hook.kind == hook_kinds.FENTRY and str(error).startswith("not permitted")
             raise KernelError("this kernel refuses such programs" if refused else str(error)) from error
         try:
-            self._held.append(self._link(program, stage, hook))
+            self._held.append(self._link(program, family, hook))
         finally:
             os.close(program)
 
@@ -114,7 +139,7 @@ class Hooks:
         values = {
             "stage": number,
             "event": stage.event,
-            "traits": hook.traits | _TRAITS.get(hook.kind, 0),
+            "traits": hook.traits | _TRAITS.get(hook.kind, 0) | wire.PATH_SHARED * hook.shared,
             "family": stage.family,
             "protocol": hook.protocol,
             "result": _GO_ON if hook.kind in (hook_kinds.CGROUP, hook_kinds.NETFILTER) else 0,
@@ -141,7 +166,7 @@ class Hooks:
         raise KernelError("not known where this machine has a function's arguments")
 
     @staticmethod
-    def _link(program: int, stage: Stage, hook: Hook) -> int:
+    def _link(program: int, family: int, hook: Hook) -> int:
         if hook.kind in (hook_kinds.TRACEPOINT, hook_kinds.FENTRY):
             return libbpf.open_raw_tracepoint(program)
         if hook.kind == hook_kinds.KPROBE:
@@ -152,4 +177,4 @@ class Hooks:
                 return libbpf.create_link(program, directory, hook.place)
             finally:
                 os.close(directory)
-        return syscalls.link_netfilter(program, stage.family, hook.place, last=hook.last)
+        return syscalls.link_netfilter(program, family, hook.place, last=hook.last)

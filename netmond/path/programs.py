@@ -88,7 +88,17 @@ def _unit(options: Options, btf: Btf) -> Unit:
         programs=(
             Program(name="bpf_iter__bpf_map_elem", kind="TRACING", loss="functions that drop have no names"),
         ),
-        maps=("events", "due", "counters", "handled", "passages", "drops", "latencies", "locations"),
+        maps=(
+            "events",
+            "due",
+            "counters",
+            "handled",
+            "passages",
+            "drops",
+            "latencies",
+            "locations",
+            "shared",
+        ),
         code=("path",),
         offsets=_TCP_MEMBERS,
     )
@@ -146,7 +156,7 @@ def load(options: Options) -> Path:
         loaded = Compilation(unit).result()
         stack.callback(loaded.close)
         places = {number: loaded.maps[name] for number, name in enumerate(unit.maps)}
-        hooks = Hooks(place_maps(loaded.code["path"], places), btf)
+        hooks = Hooks(place_maps(loaded.code["path"], places), btf, loaded.maps["shared"])
         stack.callback(hooks.close)
         found: list[Resolution] = []
         # The last stage first: of several programs at a function the one that came last runs first.

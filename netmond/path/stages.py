@@ -16,6 +16,7 @@ from netmond.kernel.wire import (
     PATH_AT_DATA,
     PATH_BY_SOCKET,
     PATH_CALL,
+    PATH_CONNECTED,
     PATH_DROP,
     PATH_LINKED,
     PATH_OUT,
@@ -195,7 +196,7 @@ STAGES: tuple[Stage, ...] = (
         *function("tcp_queue_rcv", packet=1),
         tracepoint(
             "tcp_probe",
-            PATH_PAYLOAD,
+            PATH_PAYLOAD | PATH_CONNECTED,
             "segments of established connections with data, whether or not in order",
             socket=0,
             packet=1,
@@ -206,14 +207,14 @@ STAGES: tuple[Stage, ...] = (
         "sock_def_readable",
         "in",
         "socket",
-        tracepoint("sk_data_ready", PATH_LINKED, socket=0),
+        tracepoint("sk_data_ready", PATH_LINKED | PATH_CONNECTED, socket=0),
         *function("sock_def_readable", PATH_LINKED, socket=0),
     ),
     _stage(
         "skb_copy_datagram_iter",
         "in",
         "socket",
-        tracepoint("skb_copy_datagram_iovec", PATH_CALL | PATH_OWNED, packet=0, length=1),
+        tracepoint("skb_copy_datagram_iovec", PATH_CALL | PATH_OWNED | PATH_CONNECTED, packet=0, length=1),
     ),
     _stage(
         "kfree_skb",

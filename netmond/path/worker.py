@@ -37,9 +37,6 @@ _SLACK = 0.1
 #: Events a second, and seconds between two lines of statistics, if nothing is said.
 _RATE, _INTERVAL = 10_000, 1.0
 
-#: The hook of calls to send that is run when they are done.
-_AFTER_CALL = "raw_tracepoint:sock_send_length"
-
 
 class PathJob:
     """See netmond.sessions.runner.Job."""
@@ -165,7 +162,7 @@ def _place(resolution: Resolution, rank: int) -> Place:
         incoming=incoming,
         origin=not incoming and stage.layer in ("socket", "transport"),
         repeats=incoming and socket,
-        late=resolution.hook == _AFTER_CALL,
+        late=bool(resolution.traits & wire.PATH_DONE),
         socket=socket,
     )
 

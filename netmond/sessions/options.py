@@ -7,7 +7,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from netmond.config import INTERFACE, SessionsConfig
+from netmond.config import SessionsConfig
+from netmond.config_table import INTERFACE
 from netmond.errors import InvalidArgs
 from netmond.model import NOBODY_UID
 from netmond.query import network_text, parse_network
@@ -17,11 +18,11 @@ CAPTURE, PATH = "capture", "path"
 #: Values of one list.
 _MOST = 256
 
-#: Bytes of a frame; of a filter; of the name of a process, whose sixteenth byte ends it (TASK_COMM_LEN).
-_FRAME, _FILTER, _COMMAND = 262_144, 16_384, 15
+#: Bytes of a frame, at most and if nothing is said; of a buffer, if nothing is said.
+SNAPLEN, BUFFER = 262_144, 32 << 20
 
-#: Bytes of a buffer, if nothing is said.
-_BUFFER = 32 << 20
+#: Characters of a filter; bytes of the name of a process, whose sixteenth ends it (TASK_COMM_LEN).
+_FILTER, _COMMAND = 16_384, 15
 
 Values = Mapping[str, Any]
 
@@ -48,7 +49,7 @@ def check(kind: str, given: Values, limits: SessionsConfig) -> dict[str, Any]:
             raise InvalidArgs(f"option {name}: {error}") from None
     values["duration"] = _within("duration", values["duration"], limits.duration)
     if kind == CAPTURE:
-        values["buffer"] = _within("buffer", values["buffer"], limits.buffer, usual=_BUFFER)
+        values["buffer"] = _within("buffer", values["buffer"], limits.buffer, usual=BUFFER)
     return values
 
 
@@ -144,7 +145,7 @@ OPTIONS: Mapping[str, Mapping[str, Option]] = {
             ),
         ),
         "pids": Option("au", [], _several(_number(1, (1 << 22)))),
-        "snaplen": Option("u", _FRAME, _number(1, _FRAME)),
+        "snaplen": Option("u", SNAPLEN, _number(1, SNAPLEN)),
         "count": _COUNT,
         "duration": _DURATION,
         "buffer": Option("t", 0, _number(1 << 16, 1 << 30)),

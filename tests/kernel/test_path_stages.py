@@ -291,6 +291,42 @@ def test_headers(scene: Scene) -> None:
         )
 
 
+@pytest.mark.parametrize("family", [4, 6])
+def test_stages_that_have_a_hook_in_common(scene: Scene, family: int) -> None:
+    """Each is told of its own protocol and family; what no wanted stage is for is not counted."""
+    near = scene.link.address(family)
+    own = "udp_queue_rcv_skb" if family == 4 else "udpv6_queue_rcv_skb"
+    call = "udp_sendmsg" if family == 4 else "udpv6_sendmsg"
+    with session(scene.near, addresses=(ip_network(near),), stages=(own, call)) as seen:
+        traffic(scene, scene.user(), family)
+        events = seen.events()
+
+    assert set(events["protocol"].tolist()) == {IPPROTO_UDP}
+    assert set(events["stage"].tolist()) == {NUMBERS[own], NUMBERS[call]}
+    assert seen.path.counters()["matched"].sum() == len(events)
+
+
+def test_ports_of_sockets_and_of_packets(scene: Scene) -> None:
+    """A connection is found by either of its ports, where its socket tells them and where its packets do."""
+    far = scene.link.address(4, far=True)
+    port = scene.server().do("echo_server", local=[far, 0])
+    client = scene.user()
+    own = client.do("tcp", name="tcp", peer=[far, port])
+    client.do("tcp", name="another", peer=[far, port])
+    stages = {"tcp_sendmsg", "tcp_v4_do_rcv", "tcp_queue_rcv", "sock_def_readable", "skb_copy_datagram_iter"}
+    for wanted, connections in ((own, 1), (port, 2)):
+        with session(scene.near, ports=(wanted,), stages=tuple(stages)) as seen:
+            for name in ("tcp", "another"):
+                client.do("exchange", name=name, count=1, size=100)
+            events = seen.events()
+
+        for stage in stages:
+            told = events[events["stage"] == NUMBERS[stage]]
+            ports = {*told["source_port"].tolist(), *told["destination_port"].tolist()}
+            assert {own, port} <= ports, stage
+            assert len(ports) == 1 + connections, stage
+
+
 def flood(scene: Scene, count: int) -> None:
     """Datagrams to nobody who reads them."""
     far = scene.link.address(4, far=True)

@@ -12,7 +12,8 @@ import pytest
 
 from netmonctl import completers, path_table
 from netmonctl.__main__ import main
-from netmonctl.client import Call, Client
+from netmonctl.calls import Call
+from netmonctl.client import Client
 from netmonctl.errors import CtlError, ExitCode
 from netmonctl.output import CLEAR, Output
 from netmonctl.path_text import span

@@ -59,7 +59,7 @@ _STAGE = Stage(name="ip_rcv", direction="in", layer="ip", hooks=_HOOKS, family=A
 def resolved(patch: pytest.MonkeyPatch, *kinds: int, hooks: tuple[Hook, ...] = _HOOKS) -> Any:
     kernel = Kernel(patch, *kinds)
     with Btf() as btf:
-        made = Hooks(b"", btf)
+        made = Hooks(b"", btf, -1)
         found = made.resolve(0, _STAGE, hooks)
         made.close()
     return kernel, found
@@ -95,6 +95,24 @@ def test_what_the_kernel_does_not_have(monkeypatch: pytest.MonkeyPatch) -> None:
         "raw_tracepoint:nor_this: this kernel has no such tracepoint",
     )
     assert kernel.attached == []
+
+
+def test_one_program_for_stages_that_have_a_hook_in_common(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first attaches it, for any protocol and family; each says which packets are its own."""
+    kernel = Kernel(monkeypatch, _TRACING)
+    told: list[tuple[int, int]] = []
+    monkeypatch.setattr(
+        libbpf, "map_update", lambda _, key, value: told.append((int(key[0]), int(value[0])))
+    )
+    stages = [STAGE[name] for name in ("tcp_sendmsg", "udp_sendmsg", "udpv6_sendmsg")]
+    with Btf() as btf:
+        made = Hooks(b"", btf, -1)
+        found = [made.resolve(number, stage, stage.hooks[-1:]) for number, stage in enumerate(stages)]
+        made.close()
+
+    assert kernel.attached == [("tracepoint",)]
+    assert {each.hook for each in found} == {"raw_tracepoint:sock_send_length"}
+    assert told == [(0, 1), (1, 1), (2, 2), (3, 3)]
 
 
 def test_a_structure_without_the_member(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -167,6 +185,8 @@ def test_the_table() -> None:
     assert len(STAGE) == len(STAGES)
     ways = [stage.direction for stage in STAGES if stage.event == wire.PATH_PASS]
     assert ways == sorted(ways, key=lambda way: way != "out")
+    shared = {str(hook) for stage in STAGES for hook in stage.hooks if hook.shared}
+    assert len(shared) <= wire.PATH_SHARED_HOOKS
     for stage in STAGES:
         assert stage.hooks
         for hook in stage.hooks:
