@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from netmond.errors import KernelError
+from netmond.kernel.verifier import last_words_by_bcc
 
 if TYPE_CHECKING:
     from netmond.kernel.btf import Btf
@@ -127,6 +128,8 @@ class Compilation:
         self._unit = unit
         self._ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         # The order is a file: a preamble may be larger than what a socket or a pipe takes at once.
+        # What the child says is one, too: it reads there itself what the verifier had to say.
+        self._said = os.memfd_create("said")
         with theirs, open(os.memfd_create("unit"), "w+b") as order:
             order.write(json.dumps(asdict(unit)).encode())
             order.seek(0)
@@ -136,7 +139,7 @@ class Compilation:
                 pass_fds=(theirs.fileno(), *unit.shared.values()),
                 stdin=order,
                 stdout=subprocess.DEVNULL,
-                stderr=subprocess.PIPE,
+                stderr=self._said,
                 env=environment,
                 cwd=Path(__file__).resolve().parents[2],
             )
@@ -156,9 +159,11 @@ class Compilation:
             reason = ""
         finally:
             self._ours.close()
-        _, complaint = self._child.communicate()
+        self._child.wait()
+        with open(self._said, "rb") as file:
+            file.seek(0)
+            said = file.read().decode(errors="replace").strip().splitlines()
         if not data:
-            said = complaint.decode(errors="replace").strip().splitlines()
             reason = reason or (said[-1] if said else f"the compiler ended with {self._child.returncode}")
             raise KernelError(f"cannot load {self._unit.source}: {reason}")
         reply = json.loads(data)
@@ -305,12 +310,8 @@ def _compile(unit: Unit, found: Mapping[str, int], extra: Extra | None) -> _Prod
     programs: dict[str, int] = {}
     notes = []
     for program in unit.programs:
-        kind = getattr(bcc.BPF, program.kind)
         try:
-            # A duplicate: the module closes its own when it is collected.
-            programs[program.name] = os.dup(
-                module.load_func(program.name, kind, None, program.attach_type or 0).fd
-            )
+            programs[program.name] = _load_program(module, program)
         except Exception as error:
             if not program.loss:
                 raise
@@ -323,6 +324,25 @@ def _compile(unit: Unit, found: Mapping[str, int], extra: Extra | None) -> _Prod
         places = {_map(module, name): place for place, name in enumerate(names)}
         code = {name: place_maps(module.dump_func(name), places) for name in unit.code}
     return _Product(programs, {name: os.dup(_map(module, name)) for name in names}, notes, code)
+
+
+def _load_program(module: Any, program: Program) -> int:
+    """The descriptor of a loaded program. KernelError: the verifier refused it, with its last words."""
+    import bcc
+
+    stderr = 2
+    before = os.fstat(stderr).st_size
+    try:
+        function = module.load_func(
+            program.name, getattr(bcc.BPF, program.kind), None, program.attach_type or 0
+        )
+    except Exception as error:
+        # The exception holds no more than an errno, and that is EACCES for most of what a verifier refuses.
+        said = os.pread(stderr, os.fstat(stderr).st_size - before, before).decode(errors="replace")
+        if words := last_words_by_bcc(said):
+            raise KernelError(f"the kernel's verifier refuses {program.name}: {words}") from error
+        raise
+    return os.dup(function.fd)  # a duplicate: the module closes its own when it is collected
 
 
 def _text(directory: Path, source: str) -> str:

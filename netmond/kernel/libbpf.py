@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from netmond.errors import KernelError
+from netmond.kernel.verifier import last_words
 
 #: Flag of create_link() for tcx: run before all others there
 BPF_F_BEFORE = 1 << 3
@@ -232,9 +233,8 @@ def load_program(kind: int, name: str, code: bytes, *, attach_type: int = 0, fun
     descriptor = int(load())
     if descriptor >= 0:
         return descriptor
-    lines = [line for line in log.value.decode(errors="replace").splitlines() if line]
-    words = [line for line in lines if not line.startswith("processed ")]
-    raise KernelError(f"{said} ({words[-1]})" if words else said)
+    words = last_words(log.value.decode(errors="replace"))
+    raise KernelError(f"{said} ({words})" if words else said)
 
 
 # -- attaching ---------------------------------------------------------------------------------------

@@ -70,6 +70,9 @@ class BPF:
     def load_func(self, name, kind, device, attach_type):
         if name == "refused":
             raise Exception("Failed to load BPF program b'refused': Invalid argument")
+        if name == "unsafe":
+            os.write(2, os.environb[b"SAID"])
+            raise Exception("Failed to load BPF program b'unsafe': Permission denied")
         return types.SimpleNamespace(fd=self.file(name, kind=kind, attach=attach_type))
 
 lib = types.SimpleNamespace(
@@ -147,6 +150,49 @@ def test_a_program_that_the_kernel_refuses(child: Path) -> None:
 
     with pytest.raises(KernelError, match="Invalid argument"):
         Compilation(replace(UNIT, programs=(first, replace(refused, loss="")))).result()
+
+
+#: As BCC 0.26 writes it on Linux 6.18, with a hint of its own.
+_VERIFIER = """\
+bpf: Failed to load program: Permission denied
+0: R1=ctx() R10=fp0
+0: (61) r1 = *(u32 *)(r1 +0)          ; R1=scalar(smin=0,smax=umax=0xffffffff,var_off=(0x0; 0xffffffff))
+1: (61) r0 = *(u32 *)(r1 +0)
+R1 invalid mem access 'scalar'
+processed 2 insns (limit 1000000) max_states_per_insn 0 total_states 0 peak_states 0 mark_read 0
+
+HINT: The invalid mem access happens if you try to dereference memory without first using bpf_probe_read().
+
+"""
+
+
+@pytest.mark.parametrize(
+    ("said", "why"),
+    [
+        (_VERIFIER, "the kernel's verifier refuses unsafe: R1 invalid mem access 'scalar'"),
+        (
+            _VERIFIER.replace("Permission denied", "Argument list too long").replace(
+                "R1 invalid", "R1\n\nlast"
+            ),
+            "the kernel's verifier refuses unsafe: last mem access 'scalar'",
+        ),
+        ("bpf: Failed to load program: Permission denied\n\n", "not permitted: netmond needs CAP_BPF"),
+        ("", "not permitted: netmond needs CAP_BPF"),
+    ],
+    ids=["as unsafe", "as too large", "as forbidden, by a security module", "in silence"],
+)
+def test_why_a_kernel_refuses(child: Path, monkeypatch: pytest.MonkeyPatch, said: str, why: str) -> None:
+    """The verifier's own reason if it had one: its EACCES is no want of a capability. The reason for another
+    program, refused before, is not taken for it."""
+    monkeypatch.setenv("SAID", said)
+    unsafe = Program(name="unsafe", kind="XDP", loss="no safety")
+    refused = Program(name="refused", kind="XDP", loss="no names")
+    loaded = Compilation(replace(UNIT, programs=(unsafe, refused))).result()
+    loaded.close()
+
+    notes = dict(note.split(": ", 1) for note in loaded.notes)
+    assert notes["no safety"].startswith(why)
+    assert notes["no names"] == "Failed to load BPF program b'refused': Invalid argument"
 
 
 def test_a_preamble(child: Path) -> None:
