@@ -19,6 +19,7 @@ from netmonctl import (
     lists,
     log,
     path,
+    rdma,
     remote,
     sessions,
     status,
@@ -26,9 +27,10 @@ from netmonctl import (
     top,
     user,
 )
-from netmonctl.arguments import OPTIONS, Commands, Parser, add_options, arrange
+from netmonctl.arguments import Commands, Parser, add_options, arrange
 from netmonctl.doctor import command as doctor
 from netmonctl.errors import CtlError, ExitCode, usage
+from netmonctl.options import OPTIONS
 from netmonctl.output import Output, standard_output
 from netmonctl.render import escape
 from netmonctl.selftest import command as selftest
@@ -73,6 +75,7 @@ def parsers() -> tuple[ArgumentParser, Commands]:
         capture,
         path,
         sessions,
+        rdma,
         control,
         doctor,
         selftest,
@@ -146,6 +149,8 @@ def _run_remote(args: Namespace, words: list[str], out: Output) -> int:
         raise usage(f"{args.file} is on this machine; write: netmonctl -H … target … - < FILE")
     if args.write not in (None, "-"):
         raise usage(f"{args.write} is on this machine; write: netmonctl -H … capture -w - … > FILE")
+    if args.read not in (None, "-"):
+        raise usage(f"{args.read} is on this machine; write: netmonctl capture --read {args.read}")
     return remote.run(args.host, words, terminal=out.terminal and out.stdin.isatty())
 
 

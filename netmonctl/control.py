@@ -5,10 +5,12 @@ from __future__ import annotations
 from argparse import Namespace
 
 from netmonctl import completers
-from netmonctl.arguments import LOG_LEVELS, Commands, add_options, with_completer
+from netmonctl.arguments import Commands, add_options, with_completer
 from netmonctl.client import Client
 from netmonctl.output import Answer, Output, done, present
 from netmonctl.render import escape
+
+LOG_LEVELS = ("emerg", "alert", "crit", "err", "warning", "notice", "info", "debug")
 
 
 def add_parsers(commands: Commands) -> None:

@@ -3,115 +3,23 @@
 from __future__ import annotations
 
 from argparse import Namespace
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from netmonctl import books, completers
 from netmonctl.arguments import Commands, add_options, with_completer
 from netmonctl.client import Client, Listing
 from netmonctl.errors import usage
+from netmonctl.list_columns import FLOWS, INTERFACES, PROCESSES, UNITS, USERS
 from netmonctl.output import Answer, Output, present
-from netmonctl.render import (
-    MISSING,
-    Column,
-    Row,
-    Style,
-    amount,
-    endpoint,
-    escape,
-    number,
-    speed,
-    table,
-    text,
-)
+from netmonctl.render import Column, Row, Style, escape, table
 
 #: Most rows that netmond gives at once.
 MAX_LINES = 10_000
 
 #: Lines around the rows of a repainted screen: stamp, blank, header, blank, legend, note, cursor.
 WATCH_FRAME = 7
-
-
-def _traffic(rates: int = 0) -> tuple[Column, ...]:
-    """Totals, rates and packets; packets give way early, rates when `rates` says so."""
-    return (
-        amount("IN", "in_bytes"),
-        amount("OUT", "out_bytes"),
-        speed("IN RATE", "in_byte_rate", drop=rates),
-        speed("OUT RATE", "out_byte_rate", drop=rates),
-        number("IN PKTS", "in_packets", drop=9),
-        number("OUT PKTS", "out_packets", drop=9),
-    )
-
-
-def _yes_no(value: str) -> tuple[str, ...]:
-    return ("green",) if value == "yes" else ()
-
-
-def _state_hue(value: str) -> tuple[str, ...]:
-    return ("green",) if value == "up" else ("dim",)
-
-
-def _side(title: str, side: str, drop: int = 0) -> Column:
-    return Column(
-        title=title,
-        key=side,
-        show=lambda row, _: escape(endpoint(str(row.get(side, "")), int(row.get(f"{side}_port", 0)))),
-        drop=drop,
-    )
-
-
-def _rtt(row: Row, _: Style) -> str:
-    value = row.get("srtt_us", 0)
-    return f"{value / 1000:.1f} ms" if value else MISSING
-
-
-USERS = (text("USER", "user", shrink=8), number("UID", "uid"), number("FLOWS", "flows"), *_traffic())
-UNITS = (
-    text("UNIT", "unit", shrink=16),
-    text("SLICE", "slice", shrink=8, drop=10),
-    number("FLOWS", "flows"),
-    *_traffic(),
-)
-PROCESSES = (
-    number("PID", "pid"),
-    text("PROCESS", "process", shrink=8),
-    text("USER", "user", shrink=8),
-    text("UNIT", "unit", shrink=12, drop=3),
-    number("FLOWS", "flows"),
-    *_traffic(),
-)
-FLOWS = (
-    text("PROTO", "protocol"),
-    _side("LOCAL", "local", drop=1),
-    _side("REMOTE", "remote"),
-    *_traffic(rates=3),
-    text("USER", "user", shrink=4, drop=4),
-    text("PROCESS", "process", shrink=8, drop=5),
-    text("UNIT", "unit", shrink=12, drop=7),
-    text("IF", "interface", drop=6),
-    text("KIND", "kind", drop=8),
-    Column(title="RTT", key="srtt_us", show=_rtt, right=True, drop=10),
-    number("RETR", "retransmits", drop=10),
-)
-INTERFACES = (
-    text("INTERFACE", "name"),
-    text("KIND", "kind", drop=5),
-    replace(text("STATE", "state", drop=4), hue=_state_hue),
-    Column(
-        title="MONITORED",
-        key="monitored",
-        show=lambda row, _: "yes" if row.get("monitored") else "no",
-        hue=_yes_no,
-    ),
-    text("HOOK", "hook", drop=3),
-    *_traffic(),
-    amount("KERNEL RX", "kernel_rx_bytes", drop=10),
-    amount("KERNEL TX", "kernel_tx_bytes", drop=10),
-)
-
-PEERS = (text("PEER", "address"), number("FLOWS", "flows"), *_traffic())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -127,7 +35,9 @@ class List:
     scoped: bool = True
 
 
-FLOW_FILTERS = ("user", "unit", "pid", "protocol", "port", "peer", "interface", "kind", "active")
+FLOW_FILTERS = (
+    "user", "unit", "pid", "protocol", "port", "peer", "interface", "kind", "traffic_type", "active"
+)  # fmt: skip
 
 LISTS = {
     "users": List(what="Users", noun="user", columns=USERS, help="traffic of each user"),
@@ -191,9 +101,11 @@ def run(args: Namespace, client: Client, out: Output) -> None:
     present(args, out, lambda: answer(args, client, out, listing))
 
 
-def answer(args: Namespace, client: Client, out: Output, listing: List) -> Answer:
-    """Ask netmond for the rows that `args` describe."""
-    wanted = options(args, out, listing)
+def answer(
+    args: Namespace, client: Client, out: Output, listing: List, more: Mapping[str, Any] | None = None
+) -> Answer:
+    """Ask netmond for the rows that `args` describe, and `more` options that are not among its own."""
+    wanted = {**options(args, out, listing), **(more or {})}
     found = client.listing(listing.what, wanted)
 
     def lines(style: Style) -> list[str]:

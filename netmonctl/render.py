@@ -178,6 +178,7 @@ class Column:
     shrink: fewest cells a cell may be cut to on a narrow terminal; 0 = never cut
     drop: columns with the highest number leave a narrow terminal first, together; 0 = never
     hue: attributes for a shown value
+    rare: keys; the column leaves a table in which no row has a value for any of them
     """
 
     title: str
@@ -187,6 +188,7 @@ class Column:
     shrink: int = 0
     drop: int = 0
     hue: Callable[[str], tuple[str, ...]] = lambda _: ()
+    rare: tuple[str, ...] = ()
 
 
 def text(title: str, key: str, *, shrink: int = 0, drop: int = 0) -> Column:
@@ -232,6 +234,11 @@ def table(
     columns: Sequence[Column], rows: Sequence[Row], style: Style, marked: str = "", indent: str = ""
 ) -> list[str]:
     """Aligned lines, the header first; the column with key `marked` is emphasised in the header."""
+    columns = [
+        column
+        for column in columns
+        if not column.rare or any(row.get(key) for row in rows for key in column.rare)
+    ]
     grid = [[column.show(row, style) for column in columns] for row in rows]
     widths = [
         max(cells(column.title), *(cells(line[index]) for line in grid), 0)

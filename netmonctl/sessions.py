@@ -5,8 +5,9 @@ from __future__ import annotations
 from argparse import Namespace
 
 from netmonctl import completers, lists
-from netmonctl.arguments import Commands, add_options, whole, with_completer
+from netmonctl.arguments import Commands, add_options, with_completer
 from netmonctl.client import Client
+from netmonctl.option import whole
 from netmonctl.output import Output, done, present
 from netmonctl.render import MISSING, Column, Row, amount, moment, number, plural, text
 

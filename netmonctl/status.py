@@ -8,7 +8,7 @@ from typing import Any
 
 from netmonctl.arguments import Commands, add_options
 from netmonctl.client import Client
-from netmonctl.lists import INTERFACES
+from netmonctl.list_columns import INTERFACES
 from netmonctl.output import Answer, Output, present
 from netmonctl.render import Row, Style, duration, escape, moment, plural, size, table
 from netmonctl.user import traffic

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from netmonctl import __version__
-from netmonctl.client import Call
+from netmonctl.calls import Call
 from netmonctl.doctor.examination import Section, examine
 from netmonctl.doctor.finding import Finding, Severity
 from netmonctl.doctor.host import Clock, Ran, Space
@@ -42,6 +42,8 @@ CONFIG_BPF_SYSCALL=y
 CONFIG_CGROUP_BPF=y
 CONFIG_NET_CLS_ACT=y
 CONFIG_NET_CLS_BPF=m
+CONFIG_FUNCTION_TRACER=y
+CONFIG_DYNAMIC_FTRACE_WITH_DIRECT_CALLS=y
 # CONFIG_KPROBES is not set
 """
 ALL = 1 << 12 | 1 << 38 | 1 << 39
@@ -63,7 +65,10 @@ UNIT = {
     "LimitMEMLOCK": "8388608",
     "ActiveEnterTimestamp": "Sat 2026-11-21 08:59:22 UTC",
 }
-FEATURES = ("meter", "targets", "interfaces", "restart", "bus", "polkit", "output.csv", "output.journal")
+FEATURES = (
+    "meter", "targets", "interfaces", "packetlog", "capture", "path", "rdma", "restart", "bus", "polkit",
+    "output.csv", "output.journal",
+)  # fmt: skip
 NO_BUS = CtlError(
     "cannot reach the system bus (No such file or directory); see: systemctl status dbus netmond",
     ExitCode.NOT_RUNNING,
@@ -123,6 +128,7 @@ class Patient:
     spaces: dict[str, Space] = field(default_factory=dict)
     symlinks: dict[str, str] = field(default_factory=dict)
     merging: set[str] = field(default_factory=set)
+    libraries: set[str] = field(default_factory=lambda: {"libpcap.so.0.8"})
     unit: dict[str, str] = field(default_factory=lambda: dict(UNIT))
     status: dict[str, Any] = field(default_factory=status)
     links: list[dict[str, Any]] = field(default_factory=links)
@@ -207,6 +213,13 @@ class Patient:
                 raise found
         return any(not isinstance(found, OSError) for found in below)
 
+    def names(self, path: str) -> list[str]:
+        if not self.exists(path):
+            raise FileNotFoundError(2, "No such file or directory", path)
+        start = f"{path.rstrip('/')}/"
+        below = {name.removeprefix(start).partition("/")[0] for name in self.files if name.startswith(start)}
+        return sorted(below - {""})
+
     def points_to(self, path: str) -> str:
         if path not in self.symlinks:
             raise FileNotFoundError(2, "No such file or directory", path)
@@ -217,6 +230,9 @@ class Patient:
 
     def clock(self) -> Clock:
         return self.time
+
+    def loads(self, library: str) -> bool:
+        return library in self.libraries
 
     def merges_on_receive(self, device: str) -> bool:
         if device == "lo":

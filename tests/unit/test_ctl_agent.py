@@ -14,7 +14,8 @@ import pytest
 
 from netmonctl import client as client_module
 from netmonctl.agent import text_agent
-from netmonctl.client import Call, Client, translated
+from netmonctl.calls import Call, translated
+from netmonctl.client import Client
 from netmonctl.errors import CtlError, ExitCode, NotAllowed
 
 

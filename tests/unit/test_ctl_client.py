@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 import netmonctl
-from netmonctl.client import Call, connect, translated
+from netmonctl.calls import Call, translated
+from netmonctl.client import connect
 from netmonctl.errors import CtlError, ExitCode
 
 PACKAGE = Path(netmonctl.__file__).parent
@@ -110,4 +111,4 @@ def test_imports() -> None:
     """The client shares nothing with the daemon, and one module alone knows the D-Bus library."""
     imports = {path.name: _imports(path) for path in PACKAGE.glob("*.py")}
     assert not [name for name, modules in imports.items() if "netmond" in modules]
-    assert [name for name, modules in imports.items() if "dbus_next" in modules] == ["client.py"]
+    assert [name for name, modules in imports.items() if "dbus_next" in modules] == ["systembus.py"]

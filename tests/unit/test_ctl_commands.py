@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from netmonctl.__main__ import main
-from netmonctl.client import Call, Client, translated
+from netmonctl.calls import Call, translated
+from netmonctl.client import Client
 from netmonctl.errors import ExitCode
 from netmonctl.output import Output
 

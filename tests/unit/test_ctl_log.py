@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from netmonctl.client import Call
+from netmonctl.calls import Call
 from netmonctl.errors import CtlError, ExitCode
 from tests.unit.test_ctl_commands import Fake, Ran, listing
 

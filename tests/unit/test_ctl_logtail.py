@@ -15,7 +15,8 @@ import pytest
 
 from netmonctl import logtail
 from netmonctl.__main__ import main
-from netmonctl.client import Call, Client
+from netmonctl.calls import Call
+from netmonctl.client import Client
 from netmonctl.errors import CtlError, ExitCode, NotAllowed
 from netmonctl.logtail_file import BLOCK, MAX_BEHIND, Follower
 from netmonctl.logtail_rows import PROTOCOLS, name, parse
