@@ -1,33 +1,28 @@
-"""Questions about one Snapshot: which rows, in which order, how many. Rows that are cut cost nothing.
-
-`parse` turns options into a Query, `select` answers it; `user_detail` and `describe` are the two answers
-that are no plain list. A row is a dict whose keys the D-Bus interface description documents.
-"""
+"""Questions about a Snapshot: options as D-Bus callers give them, checked and understood. See answers."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
+from enum import IntEnum
 from ipaddress import IPv4Network, IPv6Network, ip_network
-from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import Any, TypeVar
 
 from netmond import views
-from netmond.balance import balance
-from netmond.errors import InvalidArgs, LimitExceeded, NoSuchInterface, NoSuchUser
-from netmond.model import COUNTERS, RATES, FlowKind, InterfaceInfo, Network, Snapshot, Table
-from netmond.users import Names
-from netmond.views import Row
+from netmond.errors import InvalidArgs
+from netmond.model import FlowKind, Network, TrafficType
+from netmond.rdma.catalogue import KINDS
 
-#: Most rows in one answer: what a D-Bus message and the memory budget bear.
-MAX_ROWS = 10_000
+E = TypeVar("E", bound=IntEnum)
 
 #: Options of each list and their D-Bus types.
 _COMMON = {"sort": "s", "reverse": "b", "limit": "u", "scope": "s"}
 _OWNER = {"user": "s", "unit": "s", "pid": "u"}
-_FLOW = {"protocol": "s", "port": "q", "peer": "s", "interface": "s", "kind": "s", "active": "b"}
+_FLOW = {
+    "protocol": "s", "port": "q", "peer": "s", "interface": "s", "kind": "s", "traffic_type": "s",
+    "active": "b",
+}  # fmt: skip
+_PORT = {"device": "s", "port": "u"}
 OPTIONS: Mapping[str, Mapping[str, str]] = {
     "users": _COMMON,
     "units": _COMMON | _OWNER,
@@ -35,13 +30,16 @@ OPTIONS: Mapping[str, Mapping[str, str]] = {
     "flows": _COMMON | _OWNER | _FLOW,
     "interfaces": _COMMON | {"monitored": "b"},
     "targets": _COMMON,
+    "rdma_ports": _COMMON | _PORT,
+    "rdma_counters": _COMMON | _PORT | {"group": "s", "kind": "s"},
+    "queue_pairs": _COMMON | _OWNER | _PORT,
 }
 
-_BOOKS_OPTIONS = {"interface": "s"}
-_KERNEL = ("rx_packets", "rx_bytes", "tx_packets", "tx_bytes")
-_FIGURES = (*COUNTERS, *RATES, "bytes", "byte_rate")
-_INTERFACE_NUMBERS = ("index", "monitored", *(f"kernel_{name}" for name in _KERNEL), *_FIGURES)
-_INTERFACE_TEXTS = ("name", "kind", "state", "hook", "reason")
+#: Lists whose rows belong to nobody.
+_PUBLIC = ("interfaces", "targets", "rdma_ports", "rdma_counters")
+#: What a list is sorted by that is not by bytes.
+_SORTED_BY = {"interfaces": "name", "rdma_ports": "device", "rdma_counters": "device"}
+_COUNTER_GROUPS = ("counters", "hw_counters")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,16 +60,12 @@ class Query:
     peer: Network | None = None
     interface: str | None = None
     kind: FlowKind | None = None
+    traffic: TrafficType | None = None
     active: bool | None = None
     monitored: bool | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Answer:
-    """`total` rows matched; `rows` yields those within the limit, in order, once."""
-
-    total: int
-    rows: Iterable[Row]
+    device: str | None = None
+    group: str | None = None
+    counter_kind: str | None = None
 
 
 def check_options(allowed: Mapping[str, str], options: Mapping[str, tuple[str, Any]]) -> dict[str, Any]:
@@ -97,13 +91,19 @@ def one_of(what: str, value: str, allowed: Iterable[str]) -> str:
 def parse(list_: str, options: Mapping[str, tuple[str, Any]]) -> Query:
     """The Query for options of a list (a key of OPTIONS). Raises InvalidArgs."""
     values = check_options(OPTIONS[list_], options)
-    values.setdefault("sort", "name" if list_ == "interfaces" else "bytes")
+    values.setdefault("sort", _SORTED_BY.get(list_, "bytes"))
     if "scope" in values:
-        one_of("scope", values["scope"], ("all",) if list_ in ("interfaces", "targets") else ("own", "all"))
+        one_of("scope", values["scope"], ("all",) if list_ in _PUBLIC else ("own", "all"))
     if "protocol" in values:
         values["protocol"] = _protocol(values["protocol"])
-    if "kind" in values:
-        values["kind"] = FlowKind[one_of("kind", values["kind"], [k.name.lower() for k in FlowKind]).upper()]
+    if "kind" in values and list_ == "flows":
+        values["kind"] = _member("kind", values["kind"], FlowKind)
+    elif "kind" in values:
+        values["counter_kind"] = one_of("kind", values.pop("kind"), KINDS)
+    if "traffic_type" in values:
+        values["traffic"] = _member("traffic_type", values.pop("traffic_type"), TrafficType)
+    if "group" in values:
+        one_of("group", values["group"], _COUNTER_GROUPS)
     if "peer" in values:
         values["peer"] = parse_network(values["peer"])
     return Query(list=list_, **values)
@@ -133,198 +133,9 @@ def shown(text: str) -> str:
     return repr(text if len(text) <= 64 else text[:61] + "...")
 
 
-def meta(snapshot: Snapshot, scope: str, total: int) -> Row:
-    """What accompanies every list."""
-    return {
-        "scope": scope,
-        "total": total,
-        "time": snapshot.time,
-        "interval": snapshot.interval,
-        "since": snapshot.since,
-        "tick": snapshot.tick,
-    }
-
-
-def select(snapshot: Snapshot, query: Query, names: Names, *, viewer: int | None = None) -> Answer:
-    """Answer `query`; with `viewer` only from that user's own rows.
-
-    Raises InvalidArgs for an unknown sort key, NoSuchInterface, and LimitExceeded if the answer is too long.
-    """
-    if query.list == "interfaces":
-        return _interfaces(snapshot, query)
-    view, index = _view(snapshot, query, names, viewer)
-    column = view[one_of("sort", query.sort, view)]
-    chosen = views.first(column, index, _limit(query, len(index)), reverse=query.reverse)
-    return Answer(total=len(index), rows=views.rows(view, chosen))
-
-
-def user_detail(snapshot: Snapshot, uid: int, limit: int, names: Names) -> Row:
-    """The row of a user with the top `limit` peers, units, processes and flows. Raises NoSuchUser.
-
-    The number of open flows, `flows` in other rows, is `flow_count` here, where `flows` lists them.
-    """
-    place = np.flatnonzero(snapshot.users.columns["uid"] == uid)
-    if not len(place):
-        raise NoSuchUser(f"no traffic has been counted for user id {uid}")
-    (row,) = views.rows(views.users(snapshot.users, names), place)
-    row["flow_count"] = row.pop("flows")
-    own = Query(list="flows", sort="bytes", limit=limit, uid=uid)
-    table = views.peers_of(snapshot.flows, _matching_flows(snapshot, own))
-    view = views.peers(table)
-    everyone = np.arange(len(table))
-    peers = views.first(view["bytes"], everyone, _limit(own, len(table)), reverse=False)
-    row["peers"] = list(views.rows(view, peers))
-    for list_ in ("units", "processes", "flows"):
-        row[list_] = list(
-            select(snapshot, Query(list=list_, sort="bytes", limit=limit, uid=uid), names).rows
-        )
-    return row
-
-
-def books(snapshot: Snapshot, options: Mapping[str, tuple[str, Any]]) -> Answer:
-    """The books of all monitored interfaces, or of one: a row a line. InvalidArgs, NoSuchInterface."""
-    wanted = check_options(_BOOKS_OPTIONS, options).get("interface")
-    chosen = list(snapshot.books)
-    if wanted is not None:
-        asked = _ifindex(snapshot, wanted)
-        if not snapshot.links[asked].monitored:
-            raise InvalidArgs(f"{wanted} is not monitored; see: netmonctl interface add")
-        chosen = [index for index in chosen if index == asked]
-    rows = [
-        row
-        for index in sorted(chosen, key=lambda index: snapshot.links[index].name)
-        for direction in ("in", "out")
-        for row in _book(snapshot, index, direction)
-    ]
-    return Answer(total=len(rows), rows=rows)
-
-
-def _book(snapshot: Snapshot, index: int, direction: str) -> Iterable[Row]:
-    evidence = snapshot.books[index]
-    for line in balance(evidence, direction):
-        yield {
-            "interface": snapshot.links[index].name,
-            "index": index,
-            "since": evidence.since,
-            "direction": direction,
-            "line": line.name,
-            "layer": line.layer,
-            "line_packets": line.amount.packets,
-            "line_bytes": line.amount.bytes,
-            "note": line.note,
-        }
-
-
-def target_row(snapshot: Snapshot, address: str) -> Row | None:
-    """The row of one target; None if it has no figures (yet)."""
-    place = np.flatnonzero(snapshot.targets.columns["address"] == address)
-    return next(views.rows(views.targets(snapshot.targets), place), None)
-
-
-def describe(snapshot: Snapshot, version: str) -> Row:
-    """The whole status as values that json.dumps takes. Holds no figure of a single user."""
-    links = _interface_rows(snapshot)
-    return {
-        "version": version,
-        "started": snapshot.started,
-        "since": snapshot.since,
-        "time": snapshot.time,
-        "interval": snapshot.interval,
-        "tick": snapshot.tick,
-        "features": [
-            {"name": f.name, "state": f.state.value, "reason": f.reason} for f in snapshot.features
-        ],
-        "losses": [asdict(loss) for loss in snapshot.losses],
-        "totals": _figures(snapshot.users.counters.sum(axis=0), snapshot.users.rates.sum(axis=0)),
-        "host": _figures(snapshot.host.counters[0], snapshot.host.rates[0]),
-        "interfaces": sorted(links, key=lambda row: str(row["name"])),
-        "users": len(snapshot.users),
-        "flows": len(snapshot.flows),
-        "targets": len(snapshot.targets),
-        "cost": asdict(snapshot.cost),
-    }
-
-
-def _limit(query: Query, matching: int) -> int:
-    if min(query.limit or matching, matching) > MAX_ROWS:
-        raise LimitExceeded(
-            f"{matching} rows match; at most {MAX_ROWS} are given at once: set a limit or filter"
-        )
-    return query.limit
-
-
-def _view(
-    snapshot: Snapshot, query: Query, names: Names, viewer: int | None
-) -> tuple[views.View, views.Index]:
-    """The columns of a list and the rows of it that match."""
-    if query.list == "users":
-        return views.users(snapshot.users, names), _matching(snapshot.users, query, viewer)
-    if query.list == "targets":
-        return views.targets(snapshot.targets), np.arange(len(snapshot.targets))
-    if query.list == "flows":
-        return views.flows(snapshot, names), _matching_flows(snapshot, query, viewer)
-    if query.list == "processes":
-        return views.processes(snapshot.processes, names), _matching(snapshot.processes, query, viewer)
-    table = snapshot.units
-    if viewer is None and query.uid is None and query.pid is None:
-        return views.units(table), _matching(table, query, None)
-    # A unit may serve several users: its own figures would tell one about the others
-    table = views.units_of(snapshot.processes, _matching(snapshot.processes, query, viewer), table)
-    return views.units(table), np.arange(len(table))
-
-
-def _matching(table: Table, query: Query, viewer: int | None) -> views.Index:
-    """Rows of a users, units or processes table that the query and the viewer leave."""
-    mask = np.ones(len(table), bool)
-    for column, wanted in (("uid", viewer), ("uid", query.uid), ("pid", query.pid), ("unit", query.unit)):
-        if wanted is not None:
-            mask &= table.columns[column] == wanted
-    return np.flatnonzero(mask)
-
-
-def _matching_flows(snapshot: Snapshot, query: Query, viewer: int | None = None) -> views.Index:
-    """Rows of the flow table that the query and the viewer leave."""
-    columns, rates = snapshot.flows.columns, snapshot.flows.rates
-    mask = np.ones(len(snapshot.flows), bool)
-    exact = (("uid", viewer), ("uid", query.uid), ("pid", query.pid))
-    for column, wanted in (*exact, ("protocol", query.protocol), ("kind", query.kind)):
-        if wanted is not None:
-            mask &= columns[column] == wanted
-    if query.unit is not None:
-        mask &= np.isin(
-            columns["unit_index"], [i for i, n in enumerate(snapshot.unit_names) if n == query.unit]
-        )
-    if query.interface is not None:
-        mask &= columns["ifindex"] == _ifindex(snapshot, query.interface)
-    if query.port is not None:
-        mask &= (columns["local_port"] == query.port) | (columns["remote_port"] == query.port)
-    if query.peer is not None:
-        forwarded = columns["kind"] == FlowKind.FORWARDED
-        mask &= _within(columns["remote"], query.peer) | forwarded & _within(columns["local"], query.peer)
-    if query.active is not None:
-        mask &= (rates > 0).any(axis=1) == query.active
-    return np.flatnonzero(mask)
-
-
-def _ifindex(snapshot: Snapshot, name: str) -> int:
-    for index, link in snapshot.links.items():
-        if link.name == name:
-            return index
-    raise NoSuchInterface(f"there is no network interface {shown(name)}; see: netmonctl interfaces")
-
-
-def _within(array: NDArray[Any], network: Network) -> NDArray[np.bool_]:
-    """Which addresses of a V16 column lie in the network; "any" lies in none."""
-    value, width = int(network.network_address), network.prefixlen
-    if isinstance(network, IPv4Network):
-        value, width = value | 0xFFFF << 32, width + 96
-    netmask = (1 << 128) - (1 << 128 - width)
-    high, low = views.address_words(array)
-    right_family = views.mapped(high, low) == isinstance(network, IPv4Network)
-    inside: NDArray[np.bool_] = right_family & views.known_address(high, low)
-    inside &= (high & np.uint64(netmask >> 64)) == np.uint64(value >> 64)
-    inside &= (low & np.uint64(netmask & (1 << 64) - 1)) == np.uint64(value & (1 << 64) - 1)
-    return inside
+def _member(what: str, text: str, kind: type[E]) -> E:
+    """The member of an enumeration by its name in small letters."""
+    return kind[one_of(what, text, [each.name.lower() for each in kind]).upper()]
 
 
 def _protocol(text: str) -> int:
@@ -345,47 +156,3 @@ def _meant(text: str) -> str:
         return f" (did you mean {ip_network(text, strict=False)}?)"
     except ValueError:
         return ""
-
-
-def _interfaces(snapshot: Snapshot, query: Query) -> Answer:
-    one_of("sort", query.sort, (*_INTERFACE_TEXTS, *_INTERFACE_NUMBERS))
-    rows = [r for r in _interface_rows(snapshot) if query.monitored in (None, r["monitored"])]
-    text = query.sort in _INTERFACE_TEXTS
-    missing = "" if text else 0  # interfaces that are not monitored have no counters
-    rows.sort(key=lambda row: row.get(query.sort, missing), reverse=text == query.reverse)
-    limit = _limit(query, len(rows))
-    return Answer(total=len(rows), rows=rows[:limit] if limit else rows)
-
-
-def _interface_rows(snapshot: Snapshot) -> list[Row]:
-    """One row for each interface of the machine, in the order of their index."""
-    table = snapshot.interfaces
-    place = {index: row for row, index in enumerate(table.columns["ifindex"].tolist())}
-    return [
-        _interface_row(snapshot.links[index], table, place.get(index)) for index in sorted(snapshot.links)
-    ]
-
-
-def _interface_row(link: InterfaceInfo, table: Table, place: int | None) -> Row:
-    row: Row = {
-        "name": link.name,
-        "index": link.index,
-        "kind": link.kind,
-        "state": link.state,
-        "monitored": link.monitored,
-        "hook": link.hook,
-        "reason": link.reason,
-        **{f"kernel_{name}": link.kernel.get(name, 0) for name in _KERNEL},
-    }
-    if link.monitored and place is not None:
-        row |= _figures(table.counters[place], table.rates[place])
-        row["classes"] = {name: int(c[place]) for name, c in table.columns.items() if name != "ifindex"}
-    return row
-
-
-def _figures(counters: NDArray[np.uint64], rates: NDArray[np.float64]) -> Row:
-    """Counters, rates and their sums over both directions, of one row."""
-    figures: Row = dict(zip((*COUNTERS, *RATES), (*counters.tolist(), *rates.tolist()), strict=True))
-    figures["bytes"] = figures["in_bytes"] + figures["out_bytes"]
-    figures["byte_rate"] = figures["in_byte_rate"] + figures["out_byte_rate"]
-    return figures

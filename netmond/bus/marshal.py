@@ -17,7 +17,8 @@ from dbus_next.signature import Variant as ReceivedVariant
 #: Integers in rows that are not "t".
 INTEGER_TYPES: Mapping[str, str] = {
     **dict.fromkeys(("uid", "pid", "flows", "flow_count", "family", "index", "srtt_us", "retransmits"), "u"),
-    **dict.fromkeys(("local_port", "remote_port"), "q"),
+    **dict.fromkeys(("queue_pair", "remote_queue_pair", "queue_pairs", "sequence", "port", "lid"), "u"),
+    **dict.fromkeys(("local_port", "remote_port", "partition_key"), "q"),
     **dict.fromkeys(("total", "every"), "u"),
     **dict.fromkeys(("line_packets", "line_bytes"), "x"),
 }

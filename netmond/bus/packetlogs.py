@@ -6,16 +6,16 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from netmond import query
+from netmond import answers, query
 from netmond.bus.authority import Action, Authority, Caller
 from netmond.bus.descriptors import Passed
 from netmond.bus.marshal import plain_options
 from netmond.bus.monitor import Monitor
 from netmond.bus.typed import Options
+from netmond.columns import Row
 from netmond.errors import InvalidArgs, LimitExceeded
 from netmond.model import NOBODY_UID, PacketLog
 from netmond.users import Names
-from netmond.views import Row
 
 #: Users in one call.
 MAX_USERS = 10_000
@@ -62,10 +62,10 @@ class PacketLogs:
         missing = -1 if number else ""
         rows.sort(key=lambda row: row.get(sort, missing), reverse=number != asked.get("reverse", False))
         limit = asked.get("limit", 100) or len(rows)
-        if min(limit, len(rows)) > query.MAX_ROWS:
-            most = f"at most {query.MAX_ROWS} are given at once"
+        if min(limit, len(rows)) > answers.MAX_ROWS:
+            most = f"at most {answers.MAX_ROWS} are given at once"
             raise LimitExceeded(f"{len(rows)} rows match; {most}: set a limit")
-        return rows[:limit], query.meta(self.monitor.snapshot, scope, len(rows))
+        return rows[:limit], answers.meta(self.monitor.snapshot, scope, len(rows))
 
     async def file(self, caller: Caller, uid: int, options: Options) -> Passed:
         """A user's CSV log, to be opened for the caller."""

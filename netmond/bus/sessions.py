@@ -5,19 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from netmond import query
+from netmond import answers, query
 from netmond.bus import names
 from netmond.bus.authority import Action, Authority, Caller
 from netmond.bus.descriptors import Descriptor
 from netmond.bus.marshal import plain_options
 from netmond.bus.monitor import Monitor
 from netmond.bus.typed import Options
+from netmond.columns import Row
 from netmond.errors import NoSuchSession
 from netmond.model import Session
 from netmond.outputs import audit
 from netmond.sessions.options import OPTIONS
 from netmond.users import Names
-from netmond.views import Row
 
 _LIST_OPTIONS = {"sort": "s", "reverse": "b", "limit": "u", "scope": "s"}
 _TEXTS = ("kind", "user", "options", "description")
@@ -67,7 +67,7 @@ class Sessions:
         falling = sort in _NUMBERS and sort != "session"
         missing = "" if sort in _TEXTS else 0
         rows.sort(key=lambda row: row.get(sort, missing), reverse=falling != asked.get("reverse", False))
-        return rows[: asked.get("limit", 0) or None], query.meta(self.monitor.snapshot, scope, len(rows))
+        return rows[: asked.get("limit", 0) or None], answers.meta(self.monitor.snapshot, scope, len(rows))
 
     def _row(self, session: Session) -> Row:
         row: Row = {

@@ -9,15 +9,15 @@ from typing import Any
 
 import numpy as np
 
-from netmond import query
+from netmond import answers, query
 from netmond.bus import names
 from netmond.bus.authority import Action, Caller
 from netmond.bus.marshal import plain_options
 from netmond.bus.monitor import Monitor
 from netmond.bus.typed import Interface, Options, method, property_
+from netmond.columns import Row
 from netmond.errors import InvalidArgs, NoSuchTarget
 from netmond.model import IN_BYTES, IN_PACKETS, OUT_BYTES, OUT_PACKETS, Network
-from netmond.views import Row
 
 _COUNTERS = {"InPackets": IN_PACKETS, "InBytes": IN_BYTES, "OutPackets": OUT_PACKETS, "OutBytes": OUT_BYTES}
 
@@ -76,7 +76,7 @@ class Target(Interface):
 
     def _row(self) -> Row:
         """Empty until the first tick has seen the target."""
-        return query.target_row(self.monitor.look(), self.address()) or {}
+        return answers.target_row(self.monitor.look(), self.address()) or {}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
