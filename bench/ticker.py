@@ -13,7 +13,7 @@ from tempfile import TemporaryDirectory
 from time import perf_counter_ns
 from typing import TYPE_CHECKING, NoReturn
 
-from netmond.footprint import make_room, stay_small
+from netmond.footprint import settle, stay_small
 
 if TYPE_CHECKING:
     from bench.load import Load
@@ -43,6 +43,7 @@ def _collector(slots: int) -> tuple[Collector, SocketTables, Meter]:
     from netmond.ledger import Ledger
     from netmond.meter import Meter
     from netmond.ports import Ports
+    from netmond.roce import Roce
     from netmond.targets import Targets
 
     compilations = (
@@ -67,6 +68,7 @@ def _collector(slots: int) -> tuple[Collector, SocketTables, Meter]:
         traffic=Traffic(
             interfaces=Interfaces(config, ports=ports, attach=refuse, devices=devices),
             ports=ports,
+            roce=Roce(traffic.roce),
             targets=targets,
             ledger=Ledger(wire.INTERFACE_LOSSES, traffic.losses),
         ),
@@ -112,7 +114,7 @@ def main(count: int) -> None:
     with TemporaryDirectory(prefix="netmond-bench-", dir=_TMPFS) as directory:
         for line in sys.stdin:
             print(_answer(line.strip(), count, load, collector, meter, Path(directory)), flush=True)
-            make_room(count)
+            settle(count)
 
 
 if __name__ == "__main__":

@@ -13,14 +13,12 @@
 #define SOCK_RAW 3
 #define TCP_LISTEN 10 /* include/net/tcp_states.h */
 
-/* Processes have their sockets open as files. */
-static __always_inline bool is_control(struct bpf_sock *sk)
+/* Whether no process has it: theirs are open as files. */
+static __always_inline bool is_kernels(struct bpf_sock *sk)
 {
 #ifdef SOCKET_FILE_OFFSET
     u64 address = 0, socket = 0, file = 0;
 
-    if (sk->type != SOCK_RAW)
-        return false;
     peek(&address, &sk, 0); /* see socket_uid() in sockets.c */
     peek(&socket, address, SOCK_SOCKET_OFFSET);
     if (!socket) /* closed */
@@ -29,6 +27,17 @@ static __always_inline bool is_control(struct bpf_sock *sk)
 #else
     return false;
 #endif
+}
+
+static __always_inline bool is_control(struct bpf_sock *sk)
+{
+    return sk->type == SOCK_RAW && is_kernels(sk);
+}
+
+/* Tunnels', for instance, and those by which soft-RoCE sends and receives (drivers/infiniband/sw/rxe). */
+static __always_inline bool is_kernel_datagram(struct bpf_sock *sk)
+{
+    return sk->type == SOCK_DGRAM && is_kernels(sk);
 }
 
 #endif

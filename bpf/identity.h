@@ -7,8 +7,9 @@
 #ifndef NETMOND_IDENTITY_H
 #define NETMOND_IDENTITY_H
 
-#include "parse.h"
+#include "control.h"
 #include "peek.h"
+#include "roce.h"
 #include "types.h"
 
 static __always_inline void remember_process(struct owner *owner)
@@ -50,6 +51,26 @@ static __always_inline u64 socket_netns(struct bpf_sock *sk, struct owner *owner
         owner->netns = cookie;
 #endif
     return cookie;
+}
+
+/* Whether soft-RoCE sends the packet: it has sockets of its own, made by the process whose queue pair it is, but
+ * what it receives comes to no socket. So both is left to the interfaces. It writes neither options nor
+ * extension headers. Programs' sockets younger than the meter have not come so far. */
+static __always_inline bool sends_rdma(struct __sk_buff *skb, struct bpf_sock *sk)
+{
+    u32 at = skb->protocol == bpf_htons(ETHERTYPE_IPV4) ? sizeof(struct ipv4) : sizeof(struct ipv6);
+    struct roce roce = {};
+    struct {
+        struct udp udp;
+        struct bth bth;
+    } headers;
+
+    if (!is_kernel_datagram(sk) || bpf_skb_load_bytes(skb, at, &headers, sizeof(headers)))
+        return false;
+    if (headers.udp.destination != bpf_htons(ROCE_PORT))
+        return false;
+    read_bth(&headers.bth, ROCE_V2, &roce);
+    return roce.version;
 }
 
 static __always_inline void copy_addresses(struct flow *flow, struct bpf_sock *sk)

@@ -110,10 +110,19 @@ static __always_inline void parse_frame(void *data, void *end, struct port *port
     } else {
         if (type == bpf_htons(ETHERTYPE_ARP))
             frame->class = CLASS_ARP;
+        else if (type == bpf_htons(ETHERTYPE_ROCE) && parse_global_route(data + at, end, &frame->packet))
+            frame->bth = at + sizeof(struct ipv6);
         return;
     }
     if (!frame->ip)
         lose(LOST_MALFORMED);
+    else if (may_be_roce(&frame->packet))
+        frame->bth = at + frame->packet.ip_header + sizeof(struct udp);
+}
+
+static __always_inline void take_bth(struct bth *bth, struct frame *frame)
+{
+    read_bth(bth, frame->ip ? ROCE_V2 : ROCE_V1, &frame->roce);
 }
 
 /* What leaves, at the interface it came in by. */
@@ -143,7 +152,7 @@ static __always_inline void count_frame(struct port *port, struct frame *frame, 
     struct port_direction *direction;
     u32 index = cpu * PORTS + port->index;
     u32 class = frame->class < CLASS_OTHER ? frame->class : CLASS_OTHER; /* for the verifier */
-    u32 part = frame->part < PART_FORWARDED ? frame->part : PART_FORWARDED;
+    u32 part = frame->part < PARTS ? frame->part : PART_FORWARDED;
 
     counters = port_counters.lookup(&index);
     if (!counters) /* for the verifier: each CPU and port has a row */
@@ -166,6 +175,16 @@ static __always_inline void count_frame(struct port *port, struct frame *frame, 
         direction->class[CLASS_MULTICAST].packets += frame->wire_packets;
         direction->class[CLASS_MULTICAST].bytes += frame->wire_bytes;
     }
+}
+
+/* Adds what the packet is on the wire; `bytes`: as in struct direction, base and surplus. Several CPUs may have
+ * packets of one row. */
+static __always_inline void add_wire(struct tally *tally, struct frame *frame, u64 bytes, bool in)
+{
+    __sync_fetch_and_add(in ? &tally->in_bytes : &tally->out_bytes, bytes);
+    __sync_fetch_and_add(in ? &tally->in_surplus : &tally->out_surplus, frame->ip_bytes - bytes);
+    __sync_fetch_and_add(in ? &tally->in_packets : &tally->out_packets, 1 | frame->wire_packets << 32);
+    tally->last_seen = now();
 }
 
 /* A packet that leaves and was not made here; bytes from the IP header on, as in every flow. */
@@ -191,12 +210,10 @@ static __always_inline void count_forwarded(struct __sk_buff *skb, struct frame 
         lose(LOST_FORWARDED_FULL);
         return;
     }
-    /* base and surplus as in struct direction; several CPUs may forward one flow */
-    __sync_fetch_and_add(&tally->out_bytes, frame->part_bytes);
-    __sync_fetch_and_add(&tally->out_surplus, frame->ip_bytes - frame->part_bytes);
-    __sync_fetch_and_add(&tally->out_packets, 1 | frame->wire_packets << 32);
-    tally->last_seen = now();
+    add_wire(tally, frame, frame->part_bytes, false);
 }
+
+#include "rdma.h" /* uses maps */
 
 /* The bytes of one packet that came as it is on the wire. */
 static __always_inline void measure_packet(struct frame *frame)
@@ -236,12 +253,26 @@ static __always_inline void unfold(struct __sk_buff *skb, struct port *port, boo
     frame->ip_bytes = frame->wire_bytes - frame->wire_packets * frame->link_header;
 }
 
-static __always_inline void count_incoming(struct port *port, struct frame *frame, u32 cpu)
+/* Makes the frame RDMA's, unless it is from or for an interface above. */
+static __always_inline void give_to_rdma(struct frame *frame)
 {
-    bool once;
+    if (frame->part != PART_UPPER)
+        frame->part = PART_RDMA;
+}
+
+static __always_inline void count_incoming(void *context, u32 ifindex, struct port *port, struct frame *frame,
+                                           u32 cpu)
+{
+    bool lowest, once;
 
     frame->part = part_of_incoming(port, frame);
-    once = !(port->flags & PORT_ECHO) && is_lowest(port, frame->part);
+    lowest = is_lowest(port, frame->part);
+    once = lowest && !(port->flags & PORT_ECHO);
+    if (frame->roce.version && is_for_rdma(context, frame, ifindex)) {
+        give_to_rdma(frame);
+        if (lowest)
+            count_roce(frame, ROCE_IN, ifindex, NO_USER);
+    }
     count_frame(port, frame, cpu, true, once);
     if (once && frame->ip)
         count_targets(frame, cpu);
@@ -250,13 +281,19 @@ static __always_inline void count_incoming(struct port *port, struct frame *fram
 static __always_inline void count_outgoing(struct __sk_buff *skb, struct port *port, struct frame *frame,
                                            u32 cpu)
 {
-    u32 from = skb->ingress_ifindex;
+    u32 from = skb->ingress_ifindex, uid = NO_USER;
     struct port *origin = from ? find_port(from, cpu, frame->epoch) : NULL;
     bool lowest, once;
 
     frame->part = part_of_outgoing(skb, port, frame, origin);
     lowest = is_lowest(port, frame->part);
     once = lowest && !has_seen(origin);
+    if (frame->roce.version && (from || is_from_rdma(skb, frame, &uid))) {
+        if (!from)
+            give_to_rdma(frame);
+        if (lowest)
+            count_roce(frame, from ? ROCE_FORWARDED : ROCE_OUT, skb->ifindex, uid);
+    }
     count_frame(port, frame, cpu, false, once);
     if (!frame->ip)
         return;
@@ -264,7 +301,8 @@ static __always_inline void count_outgoing(struct __sk_buff *skb, struct port *p
         count_targets(frame, cpu);
     if (!from || !lowest)
         return;
-    count_forwarded(skb, frame);
+    if (!frame->roce.version)
+        count_forwarded(skb, frame);
     if (origin && !(origin->flags & PORT_BRIDGED))
         count_routed(origin, frame, cpu);
 }
@@ -286,6 +324,7 @@ static __always_inline int count_skb(struct __sk_buff *skb, bool in)
     struct frame *frame = new_frame();
     struct port *port;
     void *data, *end;
+    struct bth bth;
 
     port = frame ? find_monitored(ifindex, cpu, frame->epoch) : NULL;
     if (!port || !frame) { /* no frame: for the verifier */
@@ -301,9 +340,11 @@ static __always_inline int count_skb(struct __sk_buff *skb, bool in)
         end = (void *)(long)skb->data_end;
     }
     parse_frame(data, end, port, skb->protocol, skb->vlan_present, frame);
+    if (frame->bth && !bpf_skb_load_bytes(skb, frame->bth, &bth, sizeof(bth)))
+        take_bth(&bth, frame);
     unfold(skb, port, in, frame);
     if (in)
-        count_incoming(port, frame, cpu);
+        count_incoming(skb, ifindex, port, frame, cpu);
     else
         count_outgoing(skb, port, frame, cpu);
     return TC_NEXT;
@@ -328,6 +369,7 @@ int interface_xdp(struct xdp_md *context)
     u32 ifindex = context->ingress_ifindex;
     struct frame *frame = new_frame();
     struct port *port;
+    struct bth *bth;
 
     port = frame ? find_monitored(ifindex, cpu, frame->epoch) : NULL;
     if (!port || !frame) { /* no frame: for the verifier */
@@ -335,6 +377,9 @@ int interface_xdp(struct xdp_md *context)
         return XDP_PASS_ON;
     }
     parse_frame(data, end, port, 0, false, frame);
+    bth = data + (frame->bth & LENGTH_BITS);
+    if (frame->bth && (void *)(bth + 1) <= end)
+        take_bth(bth, frame);
     frame->stack_bytes = end - data;
     if (port->flags & PORT_LOOPBACK) { /* as in unfold() */
         frame->stack_bytes -= frame->link_header;
@@ -343,6 +388,6 @@ int interface_xdp(struct xdp_md *context)
     frame->wire_packets = 1;
     frame->wire_bytes = frame->stack_bytes;
     measure_packet(frame);
-    count_incoming(port, frame, cpu);
+    count_incoming(context, ifindex, port, frame, cpu);
     return XDP_PASS_ON;
 }

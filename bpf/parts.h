@@ -8,7 +8,7 @@
 #define NETMOND_PARTS_H
 
 #include "control.h"
-#include "parse.h"
+#include "roce.h"
 
 #define TCP_NEW_SYN_RECV 12 /* include/net/tcp_states.h */
 
@@ -24,6 +24,8 @@ struct frame {
     u32 class;
     u32 part;
     u32 epoch; /* SETTING_EPOCH as it came */
+    u32 bth; /* where there may be one, in bytes; 0: nowhere */
+    struct roce roce;
     bool ip; /* packet is filled in */
     bool multicast;
     bool tagged;

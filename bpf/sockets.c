@@ -96,7 +96,7 @@ static __always_inline void follow_accept(struct __sk_buff *skb, u32 index, stru
     slot->out.note = ++flow->revision;
 }
 
-/* Takes a free slot for the socket. NULL: there is none. */
+/* Takes a free slot for the socket. NULL: there is none, or it gets none. */
 static __always_inline struct slot *claim(struct __sk_buff *skb, struct owner *owner)
 {
     struct bpf_sock *sk = skb->sk;
@@ -111,6 +111,10 @@ static __always_inline struct slot *claim(struct __sk_buff *skb, struct owner *o
     sk = bpf_sk_fullsock(sk);
     if (!sk)
         return NULL;
+    if (owner->flags & FLOW_OLDER && sends_rdma(skb, sk)) {
+        owner->flags |= FLOW_RDMA;
+        return NULL;
+    }
     /* Before anything can fail: accepted sockets start with a copy of this. */
     if (sk->state == TCP_LISTEN) {
         owner->flags |= FLOW_LISTENER;
@@ -389,6 +393,9 @@ static __always_inline int meter(struct __sk_buff *skb, bool in)
     if (slot) {
         count(skb, sk, owner, slot, &size, in);
         ticket = owner->ticket;
+    } else if (owner && owner->flags & FLOW_RDMA) {
+        lose(LOST_RDMA);
+        return 1;
     } else {
         lose(owner ? LOST_NO_SLOT_PACKETS : LOST_NO_STORAGE);
         count_overflow(skb, owner, &size, in);

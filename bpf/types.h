@@ -71,6 +71,7 @@ struct flow {
 #define FLOW_RELEASED 16   /* its process has closed it; what it still sends is soon over */
 #define FLOW_CONNECTED 32  /* a datagram socket with one peer, which it may give up */
 #define FLOW_CONTROL 64    /* the kernel's own, for all network namespaces */
+#define FLOW_RDMA 128      /* soft-RoCE's: it has no row */
 
 /* In every socket's own storage; accepted sockets begin with a copy of their listener's. */
 struct owner {
@@ -199,10 +200,36 @@ struct forwarded_key {
     u32 unused2;
 };
 
+/* RDMA over Ethernet: packets of one kind from one address to another, at one interface. Unused parts are 0. */
+struct roce_key {
+    u8 source[16]; /* of version 1 the GIDs of its global route header */
+    u8 destination[16];
+    u32 queue_pair; /* the destination's */
+    u32 ifindex; /* where they came in or left */
+    u32 uid; /* out: whose queue pair sent it, as soft-RoCE's socket says; NO_USER: unknown */
+    u16 partition_key;
+    u8 opcode;
+    u8 version; /* ROCE_V* */
+    u8 way; /* ROCE_* */
+    u8 unused[7];
+};
+
+#define ROCE_V1 1 /* InfiniBand Architecture Specification 1, annex A16 */
+#define ROCE_V2 2 /* annex A17 */
+
+/* in: it came in for this machine; out: it was made here; forwarded: it left, but came in elsewhere */
+enum { ROCE_IN, ROCE_OUT, ROCE_FORWARDED };
+
+struct roce_tally {
+    struct tally tally; /* what was forwarded is out */
+    u32 sequence; /* of the last packet */
+    u32 unused;
+};
+
 /* One interface, one CPU, one direction; frames with their link-layer header. */
 enum { CLASS_IPV4, CLASS_IPV6, CLASS_ARP, CLASS_OTHER, CLASS_MULTICAST, CLASSES };
 
-/* Whose a frame is, as far as the interface can tell. Every frame is in one of the first four. */
+/* Whose a frame is, as far as the interface can tell. Every frame is in one of the first four, or the last. */
 enum {
     PART_SOCKETS,     /* out: of a socket here; in: TCP, UDP and the like, for one or to be routed */
     PART_KERNEL,      /* out: no socket's; in: all other protocols */
@@ -212,6 +239,7 @@ enum {
     PART_ROUTED_KERNEL, /* in: the same of PART_KERNEL */
     PART_FRAGMENTS,   /* of PART_SOCKETS: what its datagrams are in pieces beyond what they are as a whole */
     PART_ROUTED_FRAGMENTS, /* in: of that what left elsewhere */
+    PART_RDMA,        /* RoCE from or for this machine, which no socket's owner has */
     PARTS,
 };
 
@@ -227,7 +255,6 @@ struct port_direction {
     u64 tagged;                /* frames with a VLAN tag beside them, which drivers count or not */
     struct amount once;        /* wire; what no other interface has counted on the packet's way */
     struct amount part[PARTS]; /* stack; of IP packets the bytes from the IP header on, without padding */
-    u64 unused;
 };
 
 struct port_counters {
@@ -242,6 +269,16 @@ struct held_socket {
     u32 pid;
     u32 unused;
     char comm[16];
+};
+
+/* A thread, as the iterator over tasks reports it. */
+struct task {
+    u64 cgroup;
+    u32 tid; /* as the reader's process namespace has it */
+    u32 pid; /* of its process, as the first namespace has it */
+    u32 uid; /* as whom it opens files and sockets, in the first user namespace */
+    u32 unused;
+    char comm[16]; /* of its process */
 };
 
 /* An interface that is monitored. */
@@ -358,6 +395,11 @@ enum { HANDED_PACKET, HANDED_SOCKET, HANDED_LENGTH, HANDED_REASON, HANDED_LOCATI
 #define PATH_DONE 256     /* the call is over, the length what came of it */
 #define PATH_TYPED 512    /* the kernel knows the types of what is handed over: no copies needed to read it */
 #define PATH_CONTEXT 1024 /* the context is a struct __sk_buff */
+#define PATH_SHARED 2048  /* several stages have the hook in common: which it is, protocol and family tell */
+#define PATH_CONNECTED 4096 /* of a connection, the ends of the packet are those of the socket */
+
+#define PATH_SHARED_STAGES 4 /* of a hook: TCP and UDP, each over IPv4 and IPv6 */
+#define PATH_SHARED_HOOKS 8  /* at most */
 
 /* One word each for user space to tell the programs. */
 enum {
@@ -378,6 +420,7 @@ enum {
     LOST_NO_SOCKET,        /* packets at the hook without a socket: counted under nobody */
     LOST_NO_PEER,          /* packets whose IP header names no peer: counted in their socket's row */
     LOST_DETOURS_FULL,     /* packets counted at another interface of their socket */
+    LOST_RDMA,             /* packets that soft-RoCE sent: counted at the interface */
     SOCKET_LOSSES,
 };
 
@@ -386,6 +429,7 @@ enum {
     LOST_FORWARDED_FULL, /* packets not in the flow table: counted in interface and target */
     LOST_MALFORMED,      /* frames whose IP header is cut short or wrong: counted as other */
     LOST_NO_PORT,        /* packets on an interface that has just been taken off the list */
+    LOST_ROCE_FULL,      /* RoCE packets not in the flow table: counted in interface and target */
     INTERFACE_LOSSES,
 };
 

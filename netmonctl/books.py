@@ -18,6 +18,7 @@ _TITLES = {
     "users": "users",
     "unmetered": "sockets not metered",
     "forwarded": "forwarded",
+    "rdma": "RDMA over Ethernet",
     "system": "kernel's own",
     "upper": "upper interfaces",
     "fragments": "headers of fragments",

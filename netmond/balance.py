@@ -48,7 +48,7 @@ class Line:
 
 #: The names of lines, in order: the first is the sum of all others but the last.
 LINES = (
-    "kernel", "users", "unmetered", "forwarded", "system", "upper", "fragments", "link", "segments",
+    "kernel", "users", "unmetered", "forwarded", "rdma", "system", "upper", "fragments", "link", "segments",
     "headers", "dropped", "queued", "unattributed", "wire",
 )  # fmt: skip
 
@@ -99,8 +99,7 @@ class _Side:
     @property
     def link(self) -> Amount:
         """Link-layer headers and padding."""
-        parts = list(self.parts.values())[: wire.EXCLUSIVE_PARTS]
-        return Amount(0, self.stack.bytes - sum(part.bytes for part in parts))
+        return Amount(0, self.stack.bytes - sum(self.parts[name].bytes for name in wire.EXCLUSIVE_PARTS))
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +131,7 @@ def balance(evidence: Evidence, direction: str) -> tuple[Line, ...]:
         Line(name="users", layer="sockets" if evidence.sockets is not None else hook, amount=sockets),
         Line(name="unmetered", layer=hook, amount=unmetered),
         Line(name="forwarded", layer=hook, amount=high.forwarded),
+        Line(name="rdma", layer=hook, amount=high.parts["rdma"]),
         Line(name="system", layer=hook, amount=high.system),
         Line(name="upper", layer=hook, amount=high.parts["upper"], note=", ".join(evidence.upper)),
         Line(name="fragments", layer=hook, amount=high.fragments),

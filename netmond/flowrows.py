@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from netmond.model import COUNTERS, NOBODY_UID, RATES, FlowKind, Table
+from netmond.model import NOBODY_UID, FlowKind, Table
 
 #: Column -> dtype and the value of rows whose contributor says nothing; meanings in model.Snapshot.
 _COLUMNS: dict[str, tuple[str, int | float | bytes]] = {
     "id": ("u8", 0),
     "kind": ("u1", 0),
     "protocol": ("u1", 0),
+    "traffic": ("u1", 0),
+    "opcode": ("u1", 0),
+    "qpn": ("u4", 0),
+    "pkey": ("u2", 0),
+    "psn": ("u4", 0),
     "local": ("V16", bytes(16)),
     "remote": ("V16", bytes(16)),
     "local_port": ("u2", 0),
@@ -60,24 +66,39 @@ class FlowRows:
         **columns: NDArray[Any],
     ) -> None:
         """Adds n rows of a kind: counters (n, 8), rates (n, 4), columns (n,); absent ones are filled."""
-        length = len(counters)
-        part: dict[str, NDArray[Any]] = {"kind": np.full(length, kind.value, np.uint8)}
-        for name, (dtype, absent) in _COLUMNS.items():
-            if name in columns:
-                part[name] = columns[name].astype(dtype, copy=False)
-            elif name != "kind":
-                part[name] = np.full(length, np.array(absent, dtype), dtype)
+        part: dict[str, NDArray[Any]] = {"kind": _repeated("kind", kind.value, len(counters))}
+        for name, column in columns.items():
+            part[name] = column.astype(_COLUMNS[name][0], copy=False)
         self._parts.append((part, counters, rates))
 
     def table(self) -> Table:
         if not self._parts:
             return Table.empty(**{name: np.zeros(0, dtype) for name, (dtype, _) in _COLUMNS.items()})
-        if len(self._parts) == 1:
-            part, counters, rates = self._parts[0]
-            return Table(columns=part, counters=counters, rates=rates)
         parts, counters, rates = zip(*self._parts, strict=True)
+        lengths = [len(each) for each in counters]
         return Table(
-            columns={name: np.concatenate([part[name] for part in parts]) for name in _COLUMNS},
-            counters=np.concatenate(counters).reshape(-1, len(COUNTERS)),
-            rates=np.concatenate(rates).reshape(-1, len(RATES)),
+            columns={name: _column(name, parts, lengths) for name in _COLUMNS},
+            counters=_joined(counters),
+            rates=_joined(rates),
         )
+
+
+def _column(name: str, parts: Sequence[Mapping[str, NDArray[Any]]], lengths: Sequence[int]) -> NDArray[Any]:
+    absent = _COLUMNS[name][1]
+    if not any(name in part for part in parts):
+        return _repeated(name, absent, sum(lengths))
+    return _joined(
+        [
+            part[name] if name in part else _repeated(name, absent, length)
+            for part, length in zip(parts, lengths, strict=True)
+        ]
+    )
+
+
+def _repeated(name: str, value: int | float | bytes, length: int) -> NDArray[Any]:
+    """A column of one value. It takes no memory, as long as nothing else is to stand in it."""
+    return np.broadcast_to(np.array(value, _COLUMNS[name][0]), length)
+
+
+def _joined(arrays: Sequence[NDArray[Any]]) -> NDArray[Any]:
+    return arrays[0] if len(arrays) == 1 else np.concatenate(arrays)

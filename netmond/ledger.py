@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from netmond.kernel.wire import ELSEWHERE
 from netmond.model import Loss
 
 
@@ -19,15 +20,18 @@ class Ledger:
         self._reasons = reasons
         self._counts = counts
         self._before = np.zeros(len(reasons), np.uint64)  # what other builds counted
+        self._last: list[int] = []
         self._told: tuple[Loss, ...] = ()
 
     def losses(self) -> tuple[Loss, ...]:
-        """All lines, those of zero as well."""
+        """All lines that are losses, those of zero as well."""
         counts = (self._counts + self._before).tolist()
-        if counts != [loss.count for loss in self._told]:
+        if counts != self._last:
+            self._last = counts
             self._told = tuple(
                 Loss(name=name, count=count, meaning=meaning)
                 for (name, meaning), count in zip(self._reasons, counts, strict=True)
+                if name not in ELSEWHERE
             )
         return self._told
 

@@ -48,6 +48,15 @@ class FlowKind(IntEnum):
     PEER = 1  #: one peer of an unconnected socket (UDP server, raw socket)
     FORWARDED = 2  #: passed through this machine, no socket here
     OVERFLOW = 3  #: everything of one user and cgroup that found no free slot; no addresses
+    ROCE = 4  #: RDMA over Ethernet to or from this machine, as an interface saw it; no socket has it
+
+
+class TrafficType(IntEnum):
+    """What a flow carries, as other tools name it (``traffic_type``)."""
+
+    IP = 0
+    ROCE_V1 = 1  #: EtherType 0x8915: GRH and BTH (InfiniBand Architecture Specification 1, annex A16)
+    ROCE_V2 = 2  #: UDP port 4791: BTH (annex A17)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -81,6 +90,10 @@ class Table:
         return Table(
             columns={}, counters=np.zeros((1, len(COUNTERS)), np.uint64), rates=np.zeros((1, len(RATES)))
         )
+
+
+#: Why RDMA is off on most machines, which is as it shall be.
+NO_RDMA_DEVICE = "no RDMA device"
 
 
 class FeatureState(StrEnum):
@@ -169,6 +182,87 @@ class Session:
     dropped: int = 0
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gid:
+    """An address of an RDMA port: ``type`` is ``IB/RoCE v1`` or ``RoCE v2``, as sysfs says."""
+
+    index: int
+    address: str
+    type: str = ""
+    netdev: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class RdmaPort:
+    """A port of an RDMA device, and its k counters. A counter that the device lacks is absent.
+
+    names: (group, name) of each: ``counters`` or ``hw_counters``, and its file there
+    values: uint64 (k,), as the device says, in its own unit (data in words of 4 bytes)
+    totals: uint64 (k,), grown by since netmond watches, wraps and resets allowed for, in the unit that
+            rdma.catalogue gives (data in bytes)
+    rates: float64 (k,), per second, of totals over the last interval
+    """
+
+    device: str
+    port: int
+    link_layer: str  #: ``InfiniBand`` or ``Ethernet``
+    state: str  #: ``active``, ``down``, ``init``, ``armed``
+    physical_state: str = ""  #: ``link-up``, ``disabled``, ``polling``...
+    speed: int = 0  #: bits/s, 0: unknown
+    lid: int = 0  #: local identifier, of InfiniBand
+    ifindex: int = 0  #: its network interface, 0: none
+    netdev: str = ""
+    node_guid: str = ""
+    firmware: str = ""
+    driver: str = ""
+    gids: tuple[Gid, ...] = ()
+    names: tuple[tuple[str, str], ...] = ()
+    values: NDArray[np.uint64] = field(default_factory=lambda: np.zeros(0, np.uint64))
+    totals: NDArray[np.uint64] = field(default_factory=lambda: np.zeros(0, np.uint64))
+    rates: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
+
+
+def _no_queue_pairs() -> Table:
+    numbers, texts = np.zeros(0, np.uint32), np.zeros(0, object)
+    return Table.empty(
+        device=texts,
+        port=numbers,
+        qpn=numbers,
+        remote_qpn=numbers,
+        type=texts,
+        state=texts,
+        pid=numbers,
+        comm=np.zeros(0, "S16"),
+        uid=numbers,
+        unit=texts,
+        source=texts,
+    )
+
+
+def _no_rdma_users() -> Table:
+    return Table.empty(uid=np.zeros(0, np.uint32), queue_pairs=np.zeros(0, np.uint32))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Rdma:
+    """RDMA on this machine at one moment.
+
+    queue_pairs: device object(str), port u4, qpn u4, remote_qpn u4 (0: none), type object(str) (``RC``,
+                 ``UD``...), state object(str) (``RTS``...), pid u4 (0: the kernel's, or unknown), comm S16
+                 (of a kernel user its module), uid u4 (NOBODY_UID: unknown), unit object(str), source
+                 object(str): where its counters are from: ``wire`` (its packets at the interface),
+                 ``device`` (its own hardware counter), empty: none
+    users:       uid u4 (NOBODY_UID: what nobody can be named for), queue_pairs u4 (open now); counters since
+                 netmond watches: they stay when queue pairs go
+    """
+
+    time: float = 0.0  #: wall clock of the reading, 0: there was none
+    interval: float = 0.0  #: seconds the rates of ports were taken over
+    ports: tuple[RdmaPort, ...] = ()
+    queue_pairs: Table = field(default_factory=_no_queue_pairs)
+    users: Table = field(default_factory=_no_rdma_users)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Growth:
     """What an interface's counters grew by, between one reading of them and another."""
@@ -206,6 +300,8 @@ class Snapshot:
     units       unit object(str), slice object(str), cgroup object(str), flows u4
     processes   pid u4, comm S16, uid u4, unit object(str), unit_index i4 (row in `units`), flows u4
     flows       id u8 (unique while the daemon runs), kind u1 (FlowKind), protocol u1 (IANA number),
+                traffic u1 (TrafficType; of RoCE also opcode u1, qpn u4: destination queue pair in this
+                direction, pkey u2, psn u4: the last one; of IP zeroes),
                 local V16 and remote V16 (IPv6 or IPv4-mapped, network order), local_port u2,
                 remote_port u2, ifindex u4 (0 = another network namespace or unknown), uid u4,
                 pid u4 (0 = unknown), comm S16, unit_index i4 (row in `unit_names`, -1 = none),
@@ -240,3 +336,4 @@ class Snapshot:
     features: tuple[Feature, ...] = ()
     losses: tuple[Loss, ...] = ()
     cost: Cost = field(default_factory=Cost)
+    rdma: Rdma = field(default_factory=Rdma)

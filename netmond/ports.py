@@ -8,16 +8,14 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from netmond.accounts import Hash, Now, PerCpu, Tallies, rates_of, row_ids
+from netmond.accounts import Hash, Now, PerCpu, rates_of
+from netmond.aging import AgingRows
 from netmond.errors import KernelError, LimitExceeded
 from netmond.flowrows import FlowRows
 from netmond.kernel import wire
 from netmond.kernel.role import Role
 from netmond.model import COUNTERS, RATES, FlowKind, Table
 
-_CROWDED = 7 / 8  # share of rows in use from which silent flows are given up sooner
-_IDLE, _IDLE_IF_CROWDED = 120.0, 10.0  # seconds
-_NANO = 1e-9
 _WORDS = wire.PORT_COUNTERS.itemsize // 8
 _WAYS, _UNITS = ("in", "out"), ("packets", "bytes")
 
@@ -69,7 +67,7 @@ class Ports:
         self._rates: dict[int, NDArray[np.float64]] = {}
         self._of_host = np.zeros((1, len(COUNTERS)), np.uint64)
         self._earlier_of_host = np.zeros((1, len(COUNTERS)), np.uint64)
-        self._forwarded = Tallies()
+        self._forwarded = AgingRows(tables.forwarded, "forwarded", wire.FORWARDED_KEY, wire.TALLY)
 
     def __contains__(self, ifindex: int) -> bool:
         return ifindex in self._places
@@ -90,7 +88,7 @@ class Ports:
             "ports.extent": np.array([self._extent]),
             "ports.of_host": self._of_host,
             "ports.earlier_of_host": self._earlier_of_host,
-            **self._forwarded.checkpoint("forwarded."),
+            **self._forwarded.checkpoint(),
         }
 
     def resume(self, arrays: Mapping[str, NDArray[Any]]) -> None:
@@ -103,7 +101,7 @@ class Ports:
         self._extent = int(arrays["ports.extent"][0])
         self._of_host = arrays["ports.of_host"]
         self._earlier_of_host = arrays["ports.earlier_of_host"]
-        self._forwarded.resume(arrays, "forwarded.", wire.FORWARDED_KEY, wire.TALLY)
+        self._forwarded.resume(arrays)
         self._tables.keep_ports(self._places)
 
     def include(self, other: Ports) -> None:
@@ -183,7 +181,7 @@ class Ports:
     @property
     def crowded(self) -> bool:
         """Whether there are so many forwarded flows that their hash should be read often."""
-        return len(self._forwarded.keys) > self._tables.forwarded.capacity / 4
+        return self._forwarded.crowded
 
     def words(self) -> dict[int, NDArray[np.uint64]]:
         """What the programs counted for each interface since it is monitored: words of PORT_COUNTERS."""
@@ -209,32 +207,18 @@ class Ports:
 
     def add_forwarded(self, flows: FlowRows, now: Now) -> None:
         """Adds the forwarded flows; those silent for long leave the kernel's table, for good."""
-        self._forwarded.update(*self._tables.forwarded.read())
-        keys, values = self._forwarded.keys, self._forwarded.values
+        self._forwarded.read(now)
+        keys = self._forwarded.keys
         if not len(keys):
             return
-        crowded = len(keys) > self._tables.forwarded.capacity * _CROWDED
-        idle = (now.monotonic_ns - values["last_seen"].astype(np.int64)) * _NANO
-        done = idle > (_IDLE_IF_CROWDED if crowded else _IDLE)
-        self._take(np.flatnonzero(done))
         flows.add(
             FlowKind.FORWARDED,
             self._forwarded.totals,
-            rates_of(self._forwarded.deltas, now.interval),
-            id=row_ids(keys),
+            self._forwarded.rates(now),
             protocol=keys["protocol"],
             local=keys["source"],
             remote=keys["destination"],
             local_port=keys["source_port"],
             remote_port=keys["destination_port"],
-            ifindex=keys["ifindex"],
-            first_seen=now.wall_of(values["first_seen"]),
-            last_seen=now.wall_of(values["last_seen"]),
-            ended=done,
+            **self._forwarded.columns(now),
         )
-
-    def _take(self, rows: NDArray[np.intp]) -> None:
-        for row in rows.tolist():
-            final = self._tables.forwarded.take(self._forwarded.keys[row : row + 1])
-            if final is not None:
-                self._forwarded.finish(row, final)

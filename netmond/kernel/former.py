@@ -25,7 +25,13 @@ def layouts(**dtypes: np.dtype[Any]) -> dict[str, Any]:
 
 
 SOCKET_LAYOUTS = layouts(slot=wire.SLOT, flow=wire.FLOW, overflow_key=wire.OVERFLOW_KEY, tally=wire.TALLY)
-INTERFACE_LAYOUTS = layouts(port_counters=wire.PORT_COUNTERS, target_counters=wire.TARGET_COUNTERS)
+INTERFACE_LAYOUTS = layouts(
+    port_counters=wire.PORT_COUNTERS,
+    target_counters=wire.TARGET_COUNTERS,
+    roce_key=wire.ROCE_KEY,
+    roce_tally=wire.ROCE_TALLY,
+    tally=wire.TALLY,
+)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -93,6 +99,29 @@ class _Rows:
         return None
 
 
+@dataclass(frozen=True, slots=True)
+class _Pair:
+    """The layouts of a hash then and now: of keys, and of values."""
+
+    key: Layout
+    value: Layout
+    key_now: np.dtype[Any]
+    value_now: np.dtype[Any]
+
+    def read(self, descriptor: int, capacity: int) -> _Rows:
+        """What the hash holds."""
+        raw = np.dtype(f"V{self.key.size}"), np.dtype(f"V{self.value.size}")
+        keys, values = HashTable(descriptor, *raw, capacity).read()
+        return _Rows(self.key.convert(keys, self.key_now), self.value.convert(values, self.value_now))
+
+    def kept(self, arrays: Mapping[str, NDArray[Any]], name: str) -> dict[str, NDArray[Any]]:
+        """What a checkpoint has of its rows, as arrays that begin with a name."""
+        return {
+            f"{name}.keys": self.key.convert(arrays[f"{name}.keys"], self.key_now),
+            f"{name}.values": self.value.convert(arrays[f"{name}.values"], self.value_now),
+        }
+
+
 class _CpuSums:
     """Counters of all CPUs in another layout."""
 
@@ -122,17 +151,13 @@ class FormerSockets:
         self._maps = former.open("slots", "flows", "overflow")
         self.slots = _Records(self._maps["slots"], capacity, slot, wire.SLOT)
         self.flows = _Records(self._maps["flows"], capacity, flow, wire.FLOW)
-        overflow = HashTable(
-            self._maps["overflow"], np.dtype(f"V{key.size}"), np.dtype(f"V{tally.size}"), overflows
-        )
-        keys, values = overflow.read()
-        self.overflow = _Rows(key.convert(keys, wire.OVERFLOW_KEY), tally.convert(values, wire.TALLY))
+        overflow = _Pair(key, tally, wire.OVERFLOW_KEY, wire.TALLY)
+        self.overflow = overflow.read(self._maps["overflow"], overflows)
         self.peers = _Rows(np.zeros(0, wire.PEER_KEY), np.zeros(0, wire.TALLY))
         self.detours = _Rows(np.zeros(0, wire.DETOUR_KEY), np.zeros(0, wire.TALLY))
         self.arrays = {
             **{name: array for name, array in former.arrays.items() if not name.startswith("peers.")},
-            "overflow.keys": key.convert(former.arrays["overflow.keys"], wire.OVERFLOW_KEY),
-            "overflow.values": tally.convert(former.arrays["overflow.values"], wire.TALLY),
+            **overflow.kept(former.arrays, "overflow"),
         }
 
     def give_back(self, slots: NDArray[np.uint32]) -> None:
@@ -144,7 +169,8 @@ class FormerSockets:
 
 
 class FormerInterfaces:
-    """ports.Tables and targets.Tables of a build of interfaces.c, of which only the counters are left."""
+    """ports.Tables and targets.Tables of a build of interfaces.c, of which only the counters are left; and
+    what it had of RoCE, if it knew that."""
 
     def __init__(self, former: Former) -> None:
         """KernelError: the maps are not there any more."""
@@ -161,9 +187,24 @@ class FormerInterfaces:
             for descriptor in maps.values():
                 os.close(descriptor)
         self.forwarded = _Rows(np.zeros(0, wire.FORWARDED_KEY), np.zeros(0, wire.TALLY))
+        self.roce = _Rows(np.zeros(0, wire.ROCE_KEY), np.zeros(0, wire.ROCE_TALLY))
+        base = port.convert(former.arrays["ports.base"].reshape(-1), wire.PORT_COUNTERS)
         self.arrays = {
-            name: array for name, array in former.arrays.items() if not name.startswith("forwarded.")
+            **{name: array for name, array in former.arrays.items() if not name.startswith("forwarded.")},
+            "ports.base": base.view(np.uint64).reshape(-1, wire.PORT_COUNTERS.itemsize // 8),
         }
+        if "roce_key" in former.about["layouts"]:
+            self._take_roce(former)
+
+    def _take_roce(self, former: Former) -> None:
+        key, row, tally = former.layouts("roce_key", "roce_tally", "tally")
+        (capacity,) = former.sizes("FORWARDED")
+        maps = former.open("roce")
+        try:
+            self.roce = _Pair(key, row, wire.ROCE_KEY, wire.ROCE_TALLY).read(maps["roce"], capacity)
+        finally:
+            os.close(maps["roce"])
+        self.arrays |= _Pair(key, tally, wire.ROCE_KEY, wire.TALLY).kept(former.arrays, "roce")
 
     def set_port(self, ifindex: int, place: int, role: Role) -> None:
         """As all below: nothing is counted here any more."""

@@ -77,7 +77,7 @@ class LongArray:
 class CpuArray:
     """Counters laid out CPU by CPU in an mmap-able array; of each CPU's only the front is mapped.
 
-    capacity: elements for each CPU; they must fill whole pages.
+    capacity: elements for each CPU; all together must fill whole pages.
     """
 
     def __init__(self, descriptor: int, dtype: np.dtype[Any], cpus: int, capacity: int) -> None:
@@ -100,7 +100,7 @@ class CpuArray:
 
     def _map(self, length: int) -> None:
         per_page = mmap.PAGESIZE // self._dtype.itemsize
-        self._mapped = -(-length // per_page) * per_page
+        self._mapped = min(-(-length // per_page) * per_page, self.capacity)
         size = self._mapped * self._dtype.itemsize
         self._windows = [
             map_array(
@@ -179,6 +179,7 @@ class InterfaceTables:
     losses: NDArray[np.uint64]
     settings: NDArray[np.uint64]
     forwarded: HashTable
+    roce: HashTable
     filter4: Prefilter
     filter6: Prefilter
     ports: int  #: descriptors, as the two below
@@ -187,6 +188,7 @@ class InterfaceTables:
 
     @staticmethod
     def open(maps: Mapping[str, int], *, targets: int, forwarded: int) -> InterfaceTables:
+        """forwarded: room for as many forwarded flows, and as many of RoCE."""
         cpus = possible_cpus()
         words = map_array(maps["target_filter"], np.uint64, 2 * _FILTER_WORDS)
         return InterfaceTables(
@@ -197,6 +199,7 @@ class InterfaceTables:
             losses=map_array(maps["losses"], np.uint64, len(wire.INTERFACE_LOSSES)),
             settings=map_array(maps["settings"], np.uint64, wire.SETTINGS),
             forwarded=HashTable(maps["forwarded"], wire.FORWARDED_KEY, wire.TALLY, forwarded),
+            roce=HashTable(maps["roce"], wire.ROCE_KEY, wire.ROCE_TALLY, forwarded),
             filter4=Prefilter(words[:_FILTER_WORDS]),
             filter6=Prefilter(words[_FILTER_WORDS:]),
             ports=maps["ports"],

@@ -75,6 +75,7 @@ FLOW_LISTENER = 8
 FLOW_RELEASED = 16
 FLOW_CONNECTED = 32
 FLOW_CONTROL = 64
+FLOW_RDMA = 128
 
 TALLY = np.dtype(
     [
@@ -102,6 +103,10 @@ DETOUR_KEY = np.dtype([("home", "u4"), ("ifindex", "u4"), ("protocol", "u4"), ("
 
 HELD_SOCKET = np.dtype(
     [("cookie", "u8"), ("started", "u8"), ("pid", "u4"), ("unused", "u4"), ("comm", "S16")]
+)
+
+TASK = np.dtype(
+    [("cgroup", "u8"), ("tid", "u4"), ("pid", "u4"), ("uid", "u4"), ("unused", "u4"), ("comm", "S16")]
 )
 
 #: One packet of a user whose packets are logged. time: ns, CLOCK_MONOTONIC; bytes, packets: wire-true, of
@@ -204,6 +209,12 @@ PATH_ASIDE = 128
 PATH_DONE = 256
 PATH_TYPED = 512
 PATH_CONTEXT = 1024
+PATH_SHARED = 2048
+PATH_CONNECTED = 4096
+
+#: Stages that a hook can stand for, and hooks that several stages have in common, at most
+PATH_SHARED_STAGES = 4
+PATH_SHARED_HOOKS = 8
 
 #: Of a user's packets, those the log does not have: no room in the ring, not drawn into the sample
 UNLOGGED = np.dtype([("lost", GAP), ("skipped", GAP)])
@@ -248,13 +259,35 @@ FORWARDED_KEY = np.dtype(
     ]
 )
 
+#: Packets of RDMA over Ethernet; of version 1 the addresses are GIDs. ifindex: where they came in or left;
+#: uid: of what left, whose queue pair sent it, NO_USER: unknown.
+ROCE_KEY = np.dtype(
+    [
+        ("source", ADDRESS),
+        ("destination", ADDRESS),
+        ("queue_pair", "u4"),
+        ("ifindex", "u4"),
+        ("uid", "u4"),
+        ("partition_key", "u2"),
+        ("opcode", "u1"),
+        ("version", "u1"),
+        ("way", "u1"),
+        ("unused", "u1", (7,)),
+    ]
+)
+ROCE_V1, ROCE_V2 = 1, 2
+ROCE_IN, ROCE_OUT, ROCE_FORWARDED = range(3)
+
+#: sequence: of the last packet
+ROCE_TALLY = np.dtype([("tally", TALLY), ("sequence", "u4"), ("unused", "u4")])
+
 #: Order of the classes in PORT_DIRECTION; multicast repeats what the others hold.
 CLASSES = ("ipv4", "ipv6", "arp", "other", "multicast")
 EXCLUSIVE_CLASSES = len(CLASSES) - 1
 
 AMOUNT = np.dtype([("packets", "u8"), ("bytes", "u8")])
 
-#: Order of the parts in PORT_DIRECTION; each frame is in one of the first four.
+#: Order of the parts in PORT_DIRECTION
 PARTS = (
     "sockets",
     "kernel",
@@ -264,8 +297,10 @@ PARTS = (
     "routed_kernel",
     "fragments",
     "routed_fragments",
+    "rdma",
 )
-EXCLUSIVE_PARTS = 4
+#: Each frame is in one of them.
+EXCLUSIVE_PARTS = ("sockets", "kernel", "upper", "forwarded", "rdma")
 
 PORT_DIRECTION = np.dtype(
     [
@@ -275,7 +310,6 @@ PORT_DIRECTION = np.dtype(
         ("tagged", "u8"),
         ("once", AMOUNT),
         ("part", AMOUNT, (len(PARTS),)),
-        ("unused", "u8"),
     ]
 )
 
@@ -324,9 +358,13 @@ SOCKET_LOSSES = (
     ("meter.no-socket", "packets that reached the meter without a socket: counted under nobody"),
     ("meter.no-peer", "packets with a damaged IP header, of raw sockets: counted in their socket's row"),
     ("meter.detours-full", "packets in the books of another interface than they passed"),
+    ("meter.rdma", "packets that soft-RoCE sent: no socket's; counted where they passed an interface"),
 )
+#: Lines of the ledger that are no losses: what is counted elsewhere, so that the ledger adds up.
+ELSEWHERE = frozenset({"meter.rdma"})
 INTERFACE_LOSSES = (
     ("interfaces.forwarded-full", "forwarded packets missing among the flows; raise [interfaces] forwarded"),
     ("interfaces.malformed", "frames with a damaged IP header: counted as other"),
     ("interfaces.no-port", "packets that met an interface just taken off the list"),
+    ("interfaces.roce-full", "RoCE packets missing among the flows; raise [interfaces] forwarded"),
 )

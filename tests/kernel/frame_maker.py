@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Sequence
 from itertools import pairwise
 from random import Random
+from typing import ClassVar
 
 from tests.kernel.frames import FRAMES
 
@@ -20,9 +22,13 @@ _MOST = 600  # bytes of a packet
 class FrameMaker:
     """An endless stream of packets, the same for the same seed."""
 
+    types: ClassVar[Sequence[int]] = _TYPES
+    protocols: ClassVar[Sequence[int]] = _PROTOCOLS
+    samples: ClassVar[Sequence[bytes]] = [frame.data for frame in FRAMES]  #: to be mutated
+
     def __init__(self, seed: int) -> None:
         self._random = Random(seed)
-        self._known = [frame.data for frame in FRAMES]
+        self._known = list(self.samples)
 
     def __iter__(self) -> FrameMaker:
         return self
@@ -56,7 +62,7 @@ class FrameMaker:
 
     def _built(self) -> bytes:
         tags = self._random.choice((0, 0, 0, 0, 0, 0, 1, 1, 1, 2, 2, 2, 3))
-        type_ = self._random.choice(_TYPES)
+        type_ = self._random.choice(self.types)
         types = [*(self._random.choice(_TAGS) for _ in range(tags)), type_]
         inner = b"".join(
             struct.pack("!HH", self._random.getrandbits(16), inner_type) for inner_type in types[1:]
@@ -67,7 +73,7 @@ class FrameMaker:
         elif type_ == 0x86DD:
             frame += self._ipv6()
         else:
-            frame += self._bytes(50)
+            frame += self._other(type_)
         if self._chance(0.2):
             frame = frame[: self._random.randrange(len(frame) + 1)]
         if self._chance(0.2):
@@ -78,7 +84,7 @@ class FrameMaker:
         words = 5 if self._chance(0.6) else self._random.randrange(16)
         options = max(0, words - 5) * 4
         version = 4 if self._chance(0.97) else self._random.randrange(16)
-        protocol = self._random.choice(_PROTOCOLS)
+        protocol = self._random.choice(self.protocols)
         fragment = self._random.choice(
             (0, 0, 0, 0x4000, 0x4000, 0x2000, 0x0001, 0x2001, self._random.getrandbits(16))
         )
@@ -100,7 +106,7 @@ class FrameMaker:
 
     def _ipv6(self) -> bytes:
         count = self._random.choice((0, 0, 0, 1, 1, 2, 3, 4, 7, 8, 9, 11))
-        kinds = [*self._random.choices(_EXTENSIONS, k=count), self._random.choice(_PROTOCOLS)]
+        kinds = [*self._random.choices(_EXTENSIONS, k=count), self._random.choice(self.protocols)]
         behind = b"".join(self._extension(kind, following) for kind, following in pairwise(kinds))
         behind += self._transport(kinds[-1])
         version = 6 if self._chance(0.97) else self._random.randrange(16)
@@ -125,6 +131,10 @@ class FrameMaker:
             header[12] = offset << 4 | header[12] & 15
             return bytes(header) + self._bytes(20)
         return self._bytes(40)
+
+    def _other(self, type_: int) -> bytes:
+        """What is behind the header if it is no IP."""
+        return self._bytes(50)
 
     # -- anything ----------------------------------------------------------------------------------------
 
@@ -154,7 +164,7 @@ class FrameMaker:
 
     def _renew(self) -> None:
         """Keeps well-formed packets among those that are mutated again and again."""
-        self._known[self._random.randrange(len(self._known))] = self._random.choice(FRAMES).data
+        self._known[self._random.randrange(len(self._known))] = self._random.choice(self.samples)
 
     def _noise(self) -> bytes:
         chosen = self._random.choice(_STARTS)

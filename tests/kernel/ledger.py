@@ -137,6 +137,8 @@ class InterfaceLedger(Ledger):
             packets = rows[side]["class"]["packets"].sum(axis=0).tolist()
             found |= {f"{side} {name}": count for name, count in zip(wire.CLASSES, packets, strict=True)}
         found["forwarded"] = _low(self._tables.forwarded.read()[1]["out_packets"])
+        roce = self._tables.roce.read()[1]["tally"]
+        found["roce"] = _low(roce["in_packets"]) + _low(roce["out_packets"])
         return found
 
 

@@ -41,7 +41,7 @@ def check_meter(account: Account) -> None:
     """Each packet that a program saw is in a slot, in the overflow table, or in the ledger as nobody's. What
     went without a slot is the ledger's figure, and peers hold what their sockets do but for what it says."""
     counted, lost = account.counted, account.lost
-    nobodys = lost["overflow-full"] + lost["no-socket"]
+    nobodys = lost["overflow-full"] + lost["no-socket"] + lost["rdma"]
     without = counted["overflow in"] + counted["overflow out"] + lost["overflow-full"]
 
     assert account.seen["meter_ingress"] + account.seen["meter_egress"] == nobodys + sum(

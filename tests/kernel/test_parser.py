@@ -19,12 +19,14 @@ from scapy.layers.ipsec import AH
 from scapy.layers.l2 import Ether
 from scapy.packet import Raw
 
+from netmond.rdma.opcodes import NAMES
 from tests.kernel.frames import FRAMES, Frame
 from tests.kernel.packet_facts import Facts
 from tests.kernel.parser import Parser
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKETS = int(os.environ.get("NETMOND_PARSER_PACKETS", "1000000"))
+ROCE_PACKETS = int(os.environ.get("NETMOND_ROCE_PACKETS", "5000"))
 KINDS = ("ipv4", "ipv6", "arp", "other", "malformed")
 FOUR = {"src": "192.0.2.1", "dst": "192.0.2.2"}
 SIX = {"src": "2001:db8::1", "dst": "2001:db8::2"}
@@ -154,3 +156,29 @@ def test_mobility_header_is_the_last(parser: Parser) -> None:
     found = facts(parser, IPv6(**SIX, nh=135) / Raw(bytes([17, 0, 1, 0, 0, 0, 0, 0]) + bytes(8)))
 
     assert (found.protocol, found.ip_header, found.source_port) == (135, 40, 0)
+
+
+# -- RoCE -----------------------------------------------------------------------------------------------
+
+
+def test_roce() -> None:
+    """What is counted as RDMA is what scapy's layers GRH and BTH say, but for the named differences, each of
+    which occurs; every opcode that is defined is known. NETMOND_PARSER_SEED repeats a run."""
+    seed = int(os.environ.get("NETMOND_PARSER_SEED", secrets.randbits(32)))
+    command = [
+        "unshare",
+        "--net",
+        sys.executable,
+        "-m",
+        "tests.kernel.roce_run",
+        str(seed),
+        str(ROCE_PACKETS),
+    ]
+    said = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True).stdout
+    result = json.loads(said)
+
+    shown = "\n".join(result["shown"])
+    assert result["disagreements"] == 0, f"seed {seed}, among them:\n{shown}"
+    assert min(result["differences"].values()) > 0, f"seed {seed}: {result['differences']}"
+    assert min(result["versions"][version] for version in "012") > ROCE_PACKETS // 20
+    assert result["opcodes"] == len(NAMES)

@@ -103,7 +103,7 @@ def test_a_hundred_kills(scene: Scene) -> None:
 
 
 #: The records that change, and the line that is to be the first; what shares a word stays together.
-FIRST = {"direction": 5, "slot": 1, "flow": 4, "tally": 3}
+FIRST = {"direction": 5, "slot": 1, "flow": 4, "tally": 3, "port_direction": 2}
 SLOT = 'SLOT = np.dtype([("in", DIRECTION), ("out", DIRECTION)])'
 SLOT_IN_LINES = 'SLOT = np.dtype(\n    [\n        ("in", DIRECTION),\n        ("out", DIRECTION),\n    ]\n)'
 

@@ -18,7 +18,8 @@ from netmond.outputs.csv import CsvOutput
 
 START = 1795231800.0
 DTYPES = {
-    "id": "u8", "kind": "u1", "protocol": "u1", "local": "V16", "remote": "V16", "local_port": "u2",
+    "id": "u8", "kind": "u1", "protocol": "u1", "traffic": "u1", "opcode": "u1", "qpn": "u4",
+    "pkey": "u2", "psn": "u4", "local": "V16", "remote": "V16", "local_port": "u2",
     "remote_port": "u2", "ifindex": "u4", "uid": "u4", "pid": "u4", "comm": "S16", "unit_index": "i4",
     "first_seen": "f8", "last_seen": "f8", "srtt_us": "u4", "retransmits": "u4", "ended": "?",
 }  # fmt: skip
@@ -33,7 +34,8 @@ def packed(address: str) -> bytes:
 def flow(number: int, uid: int = ALICE, *, received: int = 0, sent: int = 0, **more: Any) -> dict[str, Any]:
     """One row: `received` and `sent` are bytes since the flow began, a packet for every 100."""
     return {
-        "id": number, "kind": FlowKind.SOCKET, "protocol": 6, "local": packed("198.51.100.4"),
+        "id": number, "kind": FlowKind.SOCKET, "protocol": 6, "traffic": 0, "opcode": 0, "qpn": 0,
+        "pkey": 0, "psn": 0, "local": packed("198.51.100.4"),
         "remote": packed("192.0.2.7"), "local_port": 51544, "remote_port": 443, "ifindex": 2, "uid": uid,
         "pid": 4211, "comm": b"curl", "unit_index": 0, "first_seen": START, "last_seen": START + 0.25,
         "srtt_us": 0, "retransmits": 0, "ended": False,

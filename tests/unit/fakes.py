@@ -115,6 +115,7 @@ class Hooks:
         self.port_counters = PerCpu(wire.PORT_COUNTERS, ports)
         self.target_counters = PerCpu(wire.TARGET_COUNTERS, targets)
         self.forwarded = Hash(wire.FORWARDED_KEY, wire.TALLY, forwarded)
+        self.roce = Hash(wire.ROCE_KEY, wire.ROCE_TALLY, forwarded)
         self.ports: dict[int, tuple[int, int, bool]] = {}  #: ifindex -> place, link header, loopback
         self.roles: dict[int, tuple[int, int, bytes]] = {}  #: ifindex -> flags, master, its address
         self.targets: dict[Network, int] = {}

@@ -46,7 +46,7 @@ def growth(
 def side(*, tagged: int = 0, more_wire: tuple[int, int] = (0, 0), **parts: Any) -> dict[str, Any]:
     """What the interface counted of parts (packets, bytes from the IP header on); frames have an Ethernet
     header. more_wire: what they are on the wire beyond that."""
-    exclusive = [parts.get(name, (0, 0)) for name in wire.PARTS[: wire.EXCLUSIVE_PARTS]]
+    exclusive = [parts.get(name, (0, 0)) for name in wire.EXCLUSIVE_PARTS]
     packets = sum(amount[0] for amount in exclusive)
     size = sum(amount[1] for amount in exclusive) + ETHERNET * packets
     return {
@@ -78,15 +78,15 @@ def lines(evidence: Evidence, direction: str) -> dict[str, Amount]:
     return {line.name: line.amount for line in balance(evidence, direction)}
 
 
-@given(st.lists(count, min_size=8, max_size=8))
+@given(st.lists(count, min_size=10, max_size=10))
 def test_everything_has_its_line(numbers: list[int]) -> None:
     """Whatever a frame is, it is in one line; the sum is what the driver counted, and nothing is left."""
-    users, system, upper, forwarded, *sizes = numbers
+    users, system, upper, forwarded, rdma, *sizes = numbers
     parts: dict[str, Any] = {
         name: (packets, packets * (40 + size))
         for name, packets, size in zip(
-            ("sockets", "kernel", "upper", "forwarded"),
-            (users, system, upper, forwarded),
+            ("sockets", "kernel", "upper", "forwarded", "rdma"),
+            (users, system, upper, forwarded, rdma),
             sizes,
             strict=True,
         )
@@ -98,9 +98,9 @@ def test_everything_has_its_line(numbers: list[int]) -> None:
 
     assert found["kernel"] == sent["stack"]
     assert found["users"] == parts["sockets"]
-    for line, part in (("system", "kernel"), ("upper", "upper"), ("forwarded", "forwarded")):
+    for line, part in (("system", "kernel"), *((name, name) for name in ("upper", "forwarded", "rdma"))):
         assert found.get(line, NOTHING) == parts[part]
-    assert found.get("link", NOTHING) == (0, ETHERNET * sum(numbers[:4]))
+    assert found.get("link", NOTHING) == (0, ETHERNET * sum(numbers[:5]))
     assert found["unattributed"] == NOTHING
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from netmond.model import NOBODY_UID, FlowKind
+from netmond.model import NOBODY_UID, FlowKind, TrafficType
 from netmond.outputs import csvrows, files, rotated
 from netmond.outputs.csv import CsvOutput
 from netmond.outputs.logs import CLEAN_UP, OPEN_LOGS
@@ -132,6 +132,35 @@ class TestRows:
         start().write(snapshot(1, flow(1, NOBODY_UID, kind=FlowKind.FORWARDED, received=23)))
 
         assert list((tmp_path / "users").iterdir()) == []
+
+    def test_roce_is_its_users(self, start: Start, tmp_path: Path) -> None:
+        """RDMA over Ethernet has rows like any flow: version 2 as UDP to port 4791, version 1 as neither."""
+        second = {"kind": FlowKind.ROCE, "traffic": TrafficType.ROCE_V2, "opcode": 10, "protocol": 17}
+        first = {"kind": FlowKind.ROCE, "traffic": TrafficType.ROCE_V1, "opcode": 36, "protocol": 0}
+        ports = {"local_port": 0, "remote_port": 0}
+        start().write(
+            snapshot(
+                1,
+                flow(1, sent=23, **second | ports | {"remote_port": 4791}),
+                flow(2, received=29, **first | ports, local=packed("fe80::1"), remote=packed("fe80::2")),
+            )
+        )
+
+        keys = ("src_ip", "dst_ip", "src_port", "dst_port", "protocol", "total_in", "total_out")
+        assert [tuple(row[key] for key in keys) for row in rows_of(tmp_path)] == [
+            ("198.51.100.4", "192.0.2.7", "0", "4791", "udp", "0", "23"),
+            ("fe80::2", "fe80::1", "0", "0", "0", "29", "23"),
+        ]
+
+    def test_roce_of_nobody(self, start: Start, tmp_path: Path) -> None:
+        """What has no known owner is in no file; once there is one, what follows is in his."""
+        output = start()
+        output.write(snapshot(1, flow(1, NOBODY_UID, kind=FlowKind.ROCE, received=23)))
+        assert list((tmp_path / "users").iterdir()) == []
+
+        output.write(snapshot(2, flow(1, kind=FlowKind.ROCE, received=23 + 29)))
+
+        assert [row["bytes"] for row in rows_of(tmp_path)] == ["29"]
 
     def test_overflow_keeps_the_totals_exact(self, start: Start, tmp_path: Path) -> None:
         """What found no slot is a row without addresses, at the time of the snapshot."""

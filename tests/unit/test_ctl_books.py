@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from netmonctl.client import Call
+from netmonctl.calls import Call
 from netmonctl.errors import ExitCode
 from tests.unit.test_ctl_commands import Fake, Ran, listing
 

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from netmond.kernel import wire
+from netmond.kernel.programs import MAX_PORTS
 
 LAYOUTS: dict[str, np.dtype[Any]] = {
     "direction": wire.DIRECTION,
@@ -21,6 +22,7 @@ LAYOUTS: dict[str, np.dtype[Any]] = {
     "overflow_key": wire.OVERFLOW_KEY,
     "detour_key": wire.DETOUR_KEY,
     "held_socket": wire.HELD_SOCKET,
+    "task": wire.TASK,
     "logged_packet": wire.PACKET,
     "gap": wire.GAP,
     "unlogged": wire.UNLOGGED,
@@ -32,6 +34,8 @@ LAYOUTS: dict[str, np.dtype[Any]] = {
     "path_latency": wire.PATH_LATENCY,
     "path_drop_key": wire.PATH_DROP_KEY,
     "forwarded_key": wire.FORWARDED_KEY,
+    "roce_key": wire.ROCE_KEY,
+    "roce_tally": wire.ROCE_TALLY,
     "amount": wire.AMOUNT,
     "port_direction": wire.PORT_DIRECTION,
     "port_counters": wire.PORT_COUNTERS,
@@ -62,6 +66,16 @@ _TALLY = (
     b"\x00\xca\x9a\x3b\x00\x00\x00\x00"  # first_seen: 1 s
     b"\x00\x94\x35\x77\x00\x00\x00\x00"  # last_seen: 2 s
 )
+_OF_TALLY = {
+    "in_bytes": 1009,
+    "in_surplus": 40,
+    "in_packets": 5 | 7 << 32,
+    "out_bytes": 2003,
+    "out_surplus": 80,
+    "out_packets": 11 | 13 << 32,
+    "first_seen": 1_000_000_000,
+    "last_seen": 2_000_000_000,
+}
 _DIRECTION = (
     b"\x03\x00\x00\x00"  # generation: 3
     b"\x01\x00\x00\x00"  # note: SLOT_RELEASED
@@ -112,11 +126,10 @@ _PORT_DIRECTION = (
     b"\x13\x00\x00\x00\x00\x00\x00\x00"  # once.packets: 19
     b"\x83\x07\x00\x00\x00\x00\x00\x00"  # once.bytes: 1923
     + b"".join(
-        bytes([number, 0, 0, 0, 0, 0, 0, 0])  # part[...].packets: 1 to 8
-        + bytes([10 * number, 0, 0, 0, 0, 0, 0, 0])  # part[...].bytes: 10 to 80
-        for number in range(1, 9)
+        bytes([number, 0, 0, 0, 0, 0, 0, 0])  # part[...].packets: 1 to 9
+        + bytes([10 * number, 0, 0, 0, 0, 0, 0, 0])  # part[...].bytes: 10 to 90
+        for number in range(1, 10)
     )
-    + bytes(8)  # unused
 )
 _GAP = (
     b"\x02\x00\x00\x00\x00\x00\x00\x00"  # in_packets: 2
@@ -124,7 +137,7 @@ _GAP = (
     b"\x03\x00\x00\x00\x00\x00\x00\x00"  # out_packets: 3
     b"\x2f\x01\x00\x00\x00\x00\x00\x00"  # out_bytes: 303
 )
-_PARTS = [(number, 10 * number) for number in range(1, 9)]
+_PARTS = [(number, 10 * number) for number in range(1, 10)]
 
 #: struct -> bytes as a little-endian machine writes them, and what the fields must read as
 LITERALS: dict[str, tuple[bytes, dict[str, Any]]] = {
@@ -175,16 +188,7 @@ LITERALS: dict[str, tuple[bytes, dict[str, Any]]] = {
     ),
     "tally": (
         _TALLY,
-        {
-            "in_bytes": 1009,
-            "in_surplus": 40,
-            "in_packets": 5 | 7 << 32,
-            "out_bytes": 2003,
-            "out_surplus": 80,
-            "out_packets": 11 | 13 << 32,
-            "first_seen": 1_000_000_000,
-            "last_seen": 2_000_000_000,
-        },
+        _OF_TALLY,
     ),
     "peer_key": (
         b"\xf1\x03\x00\x00\x00\x00\x00\x00"  # cookie: 1009
@@ -213,6 +217,15 @@ LITERALS: dict[str, tuple[bytes, dict[str, Any]]] = {
         b"\x00\x00\x00\x00"  # unused
         b"curl\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00",  # comm
         {"cookie": 1009, "started": 123456789, "pid": 4243, "unused": 0, "comm": b"curl"},
+    ),
+    "task": (
+        b"\xd3\x07\x00\x00\x00\x00\x00\x00"  # cgroup: 2003
+        b"\x94\x10\x00\x00"  # tid: 4244
+        b"\x93\x10\x00\x00"  # pid: 4243
+        b"\xd2\x04\x00\x00"  # uid: 1234
+        b"\x00\x00\x00\x00"  # unused
+        b"ib_write_bw\x00\x00\x00\x00\x00",  # comm
+        {"cgroup": 2003, "tid": 4244, "pid": 4243, "uid": 1234, "unused": 0, "comm": b"ib_write_bw"},
     ),
     "logged_packet": (
         b"\x00\xca\x9a\x3b\x00\x00\x00\x00"  # time: 1 s
@@ -362,6 +375,35 @@ LITERALS: dict[str, tuple[bytes, dict[str, Any]]] = {
         b"\x1d\x00\x00\x00",  # stage: 29
         {"location": 0xFFFFFFFF81E4D9C7, "reason": 3, "stage": 29},
     ),
+    "roce_key": (
+        _LOCAL  # source
+        + _REMOTE  # destination
+        + b"\x11\x00\x00\x00"  # queue_pair: 17
+        b"\x02\x00\x00\x00"  # ifindex: 2
+        b"\xd2\x04\x00\x00"  # uid: 1234
+        b"\xff\xff"  # partition_key: the default one, full member
+        b"\x0a"  # opcode: RC RDMA WRITE only
+        b"\x02"  # version: 2
+        b"\x01"  # way: out
+        b"\x00\x00\x00\x00\x00\x00\x00",  # unused
+        {
+            "source": _LOCAL,
+            "destination": _REMOTE,
+            "queue_pair": 17,
+            "ifindex": 2,
+            "uid": 1234,
+            "partition_key": 0xFFFF,
+            "opcode": 0x0A,
+            "version": wire.ROCE_V2,
+            "way": wire.ROCE_OUT,
+            "unused": [0] * 7,
+        },
+    ),
+    "roce_tally": (
+        _TALLY + b"\x05\x00\x80\x00"  # sequence: 8388613
+        b"\x00\x00\x00\x00",  # unused
+        {"tally": tuple(_OF_TALLY.values()), "sequence": 0x800005, "unused": 0},
+    ),
     "forwarded_key": (
         _LOCAL  # source
         + _REMOTE  # destination
@@ -396,14 +438,13 @@ LITERALS: dict[str, tuple[bytes, dict[str, Any]]] = {
             "tagged": 17,
             "once": (19, 1923),
             "part": _PARTS,
-            "unused": 0,
         },
     ),
     "port_counters": (
-        bytes(256)  # in
+        bytes(264)  # in
         + _PORT_DIRECTION,  # out
         {
-            "in": (0, 0, [(0, 0)] * 5, 0, (0, 0), [(0, 0)] * 8, 0),
+            "in": (0, 0, [(0, 0)] * 5, 0, (0, 0), [(0, 0)] * 9),
             "out": (
                 11,
                 1009,
@@ -411,7 +452,6 @@ LITERALS: dict[str, tuple[bytes, dict[str, Any]]] = {
                 17,
                 (19, 1923),
                 _PARTS,
-                0,
             ),
         },
     ),
@@ -572,15 +612,15 @@ def test_sizes() -> None:
     assert wire.DIRECTION.itemsize == 64
     assert wire.PACKET.itemsize == 64
     assert wire.SLOT.itemsize == wire.FLOW.itemsize == 128
-    assert 4096 % wire.PORT_COUNTERS.itemsize == 4096 % wire.TARGET_COUNTERS.itemsize == 0
+    assert MAX_PORTS * wire.PORT_COUNTERS.itemsize % 4096 == 4096 % wire.TARGET_COUNTERS.itemsize == 0
 
 
 def test_flags() -> None:
     """Bits have the values of the header's."""
-    prefixes = "SLOT_", "FLOW_", "PORT_", "PACKET_", "LINK_", "PATH_"
+    prefixes = "SLOT_", "FLOW_", "PORT_", "PACKET_", "LINK_", "PATH_", "ROCE_"
     names = [name for name in HEADER.constants if name.startswith(prefixes)]
 
-    assert len(names) == 37
+    assert len(names) == 47
     assert {name: getattr(wire, name) for name in names} == {name: HEADER.constants[name] for name in names}
 
 
@@ -606,11 +646,11 @@ def test_classes() -> None:
 
 
 def test_parts() -> None:
-    """Parts of frames stand in the enum's order, those that hold every frame first."""
+    """Parts of frames stand in the enum's order; of those before the amounts routed each frame has one."""
     (names,) = (names for names in HEADER.enums if names[0].startswith("PART_"))
 
     assert [f"PART_{name.upper()}" for name in wire.PARTS] == names[:-1]
-    assert wire.PARTS[: wire.EXCLUSIVE_PARTS] == ("sockets", "kernel", "upper", "forwarded")
+    assert (*wire.PARTS[: wire.PARTS.index("routed")], "rdma") == wire.EXCLUSIVE_PARTS
 
 
 @pytest.mark.parametrize(
