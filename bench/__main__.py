@@ -23,6 +23,7 @@ from bench import (
     packet,
     packetlog,
     path,
+    rdma,
     start,
     throughput,
     tick,
@@ -45,6 +46,7 @@ BENCHMARKS: dict[str, Callable[[bool], list[Row]]] = {
     "packetlog": packetlog.benchmark,
     "capture": capture.benchmark,
     "path": path.benchmark,
+    "rdma": rdma.benchmark,
 }
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from netmond.collector import Sockets, Traffic
 from netmond.config import Config
-from netmond.errors import NetmondError
+from netmond.errors import NetmondError, Unavailable
 from netmond.handover import Handover, RunDirectory
 from netmond.interfaces import Interfaces
 from netmond.kernel import links, programs, taps, wire
@@ -27,11 +27,18 @@ from netmond.kernel.packet_log import PacketLogTables
 from netmond.kernel.programs import PACKET_LOG_MAPS
 from netmond.kernel.queues import queues
 from netmond.kernel.tables import InterfaceTables, SocketTables
+from netmond.kernel.tasks import Tasks
 from netmond.ledger import Ledger
 from netmond.meter import Meter
 from netmond.model import Feature, FeatureState, Loss, Network
 from netmond.packetlog.given import Kernel
 from netmond.ports import Ports
+from netmond.rdma.attribution import Attribution
+from netmond.rdma.census import CensusTaker
+from netmond.rdma.monitor import RdmaMonitor
+from netmond.rdma.register import Register
+from netmond.rdma.sampler import Sampler
+from netmond.roce import Roce
 from netmond.sessions.supervisor import Shared
 from netmond.succession import MeterSuccession, TrafficSuccession
 from netmond.targets import Targets
@@ -53,6 +60,7 @@ class Parts:
     packet_log: Kernel = field(default_factory=lambda: Kernel(reason="the meter is off"))
     shared: Shared = field(default_factory=Shared)
     traffic: Traffic | None = None
+    rdma: RdmaMonitor | None = None
     features: list[Feature] = field(default_factory=list)
     closing: ExitStack = field(default_factory=ExitStack)
     handovers: list[Handover] = field(default_factory=list)
@@ -109,11 +117,14 @@ def assemble(
         except NetmondError as error:
             parts.features.append(_off("meter", str(error)))
             sockets.end()
+    rdma = Attribution(parts.sockets.meter.owners.unit_rows if parts.sockets else None)
     try:
-        parts.traffic = _traffic(config, totals, interfaces, parts)
+        parts.traffic = _traffic(config, totals, interfaces, rdma, parts)
     except NetmondError as error:
         parts.features += [_off(name, str(error)) for name in ("interfaces", "targets")]
         interfaces.end()
+        totals.restore_rdma(rdma.usage)
+    parts.rdma = _rdma(config, rdma, parts)
     return parts
 
 
@@ -173,13 +184,13 @@ def _own_netns() -> int:
     return int(struct.unpack("=Q", answer)[0])
 
 
-def _traffic(config: Config, totals: Totals, handover: Handover, parts: Parts) -> Traffic:
+def _traffic(config: Config, totals: Totals, handover: Handover, rdma: Attribution, parts: Parts) -> Traffic:
     loaded = handover.load()
     parts.closing.callback(loaded.close)
     tables = InterfaceTables.open(
         loaded.maps, targets=config.targets.limit, forwarded=config.interfaces.forwarded
     )
-    ports, targets = Ports(tables), Targets(tables, config.targets.limit)
+    ports, roce, targets = Ports(tables), Roce(tables.roce), Targets(tables, config.targets.limit)
     interfaces = Interfaces(
         config.interfaces,
         ports=ports,
@@ -191,12 +202,15 @@ def _traffic(config: Config, totals: Totals, handover: Handover, parts: Parts) -
     succession = TrafficSuccession(
         handover=handover,
         ports=ports,
+        roce=roce,
+        rdma=rdma,
         targets=targets,
         interfaces=interfaces,
         ledger=Ledger(wire.INTERFACE_LOSSES, tables.losses),
     )
     if not succession.resume(config.targets.addresses):
         totals.restore_targets(targets, config.targets)
+        totals.restore_rdma(rdma.usage)
     succession.begin(loaded)
     interfaces.refresh()
     links.remove_leftovers(index for index in devices() if index not in ports)
@@ -204,4 +218,26 @@ def _traffic(config: Config, totals: Totals, handover: Handover, parts: Parts) -
     succession.settle()
     parts.traffic_succession = succession
     parts.features.append(Feature(name="targets", state=FeatureState.ON))
-    return Traffic(interfaces=interfaces, ports=ports, targets=targets, ledger=succession.ledger)
+    return Traffic(interfaces=interfaces, ports=ports, roce=roce, targets=targets, ledger=succession.ledger)
+
+
+def _cgroup_paths() -> Callable[[Iterable[int]], Mapping[int, str]]:
+    """For another thread than the meter's: cgroup ids -> paths; where there is no cgroup2, none."""
+    try:
+        return CgroupPaths(find_cgroup2()).look_up
+    except Unavailable:
+        return lambda _: {}
+
+
+def _rdma(config: Config, attribution: Attribution, parts: Parts) -> RdmaMonitor | None:
+    if not config.rdma.enabled:
+        parts.features.append(_off("rdma", "switched off by [rdma] enabled"))
+        return None
+    monitor = RdmaMonitor(
+        attribution,
+        sampler=Sampler(),
+        census=CensusTaker(Register(Tasks().read, _cgroup_paths())),
+        roce=parts.traffic.roce if parts.traffic else None,
+    )
+    parts.closing.callback(monitor.close)
+    return monitor

@@ -16,8 +16,10 @@ from netmond.interfaces import Interfaces
 from netmond.kernel.devices import devices
 from netmond.ledger import Ledger
 from netmond.meter import Meter, Usage
-from netmond.model import Cost, Feature, InterfaceInfo, Loss, Snapshot, Table
+from netmond.model import Cost, Feature, InterfaceInfo, Loss, Rdma, Snapshot, Table
 from netmond.ports import CLASS_COLUMNS, Ports
+from netmond.rdma.monitor import RdmaMonitor
+from netmond.roce import Roce
 from netmond.targets import Targets
 
 _PAGE = os.sysconf("SC_PAGE_SIZE")
@@ -46,6 +48,7 @@ class Traffic:
 
     interfaces: Interfaces
     ports: Ports
+    roce: Roce
     targets: Targets
     ledger: Ledger
 
@@ -58,6 +61,7 @@ class Collector:
         *,
         sockets: Sockets | None,
         traffic: Traffic | None,
+        rdma: RdmaMonitor | None = None,
         features: Callable[[], tuple[Feature, ...]] = tuple,
         losses: Callable[[], tuple[Loss, ...]] = tuple,
         started: float | None = None,
@@ -70,6 +74,7 @@ class Collector:
         last_tick: when an earlier daemon took its last one (ns, monotonic), if this one goes on from it."""
         self._sockets = sockets
         self._traffic = traffic
+        self._rdma = rdma
         self._features = features
         self._losses = losses
         self._clock = clock or Clock()
@@ -88,11 +93,14 @@ class Collector:
             usage.flows if usage else FlowRows(),
             traffic.ports.current() if traffic else _EMPTY_INTERFACES,
             traffic.targets.current() if traffic else _EMPTY_TARGETS,
+            rdma.current() if rdma else Rdma(),
         )
 
     def tick(self) -> Snapshot:
         """Takes the figures of this moment. The result is also `snapshot` until the next tick."""
         now = self._now()
+        if self._rdma:
+            self._rdma.look()
         before = self._traffic.interfaces.look(kernel_first=True) if self._traffic else None
         usage = self._sockets.meter.tick(now) if self._sockets else None
         read = self._clock.monotonic_ns()
@@ -104,8 +112,11 @@ class Collector:
             self._books.update(before, after, passages, now.wall)
             self._traffic.interfaces.refresh(after.devices)
             self._traffic.ports.add_forwarded(flows, now)
+            if not self._rdma:
+                self._traffic.roce.add(flows, now)
             interfaces, targets = self._traffic.ports.table(now), self._traffic.targets.table(now)
-        snapshot = self._snapshot(now, self.snapshot.tick + 1, usage, flows, interfaces, targets)
+        rdma = self._rdma.tick(flows, now, self._links) if self._rdma else Rdma()
+        snapshot = self._snapshot(now, self.snapshot.tick + 1, usage, flows, interfaces, targets, rdma)
         self.snapshot = replace(snapshot, read=read)
         self._duration = (self._clock.monotonic_ns() - now.monotonic_ns) / 1e9
         return self.snapshot
@@ -114,7 +125,7 @@ class Collector:
         """Whether a table of the kernel may run full if the next tick is in so many seconds."""
         return bool(
             (self._sockets and self._sockets.meter.may_fill(seconds))
-            or (self._traffic and self._traffic.ports.crowded)
+            or (self._traffic and (self._traffic.ports.crowded or self._traffic.roce.crowded))
         )
 
     def refresh(self) -> None:
@@ -138,6 +149,7 @@ class Collector:
         flows: FlowRows,
         interfaces: Table,
         targets: Table,
+        rdma: Rdma,
     ) -> Snapshot:
         return Snapshot(
             tick=tick,
@@ -153,11 +165,12 @@ class Collector:
             targets=targets,
             host=self._traffic.ports.host(now) if self._traffic else Table.one_row(),
             books=self._books.evidence,
-            unit_names=usage.unit_names if usage else (),
+            unit_names=self._sockets.meter.owners.unit_names if self._sockets else (),
             links=self._links(),
             features=self._features(),
             losses=(*self._ledger(), *self._losses()),
             cost=self._cost(),
+            rdma=rdma,
         )
 
     def _links(self) -> Mapping[int, InterfaceInfo]:

@@ -1,10 +1,9 @@
 """Configuration: defaults, TOML files, environment and flags become one frozen `Config`.
 
-`SETTINGS` is the only place that knows a key: section, reader, default, help, flag, variable, and
-whether a change waits for a restart. Later sources win: defaults, `netmond.toml`,
-`netmond.d/*.toml` in the order of their names, environment, flags. A list replaces a list.
-An unknown key is a warning, a bad value a `ConfigError`: one line with source, key, value and
-what is allowed. Outputs read their own keys with the same `Setting` and `read_options`.
+The keys are in `config_table`. Later sources win: defaults, `netmond.toml`, `netmond.d/*.toml` in the
+order of their names, environment, flags. A list replaces a list. An unknown key is a warning, a bad value a
+`ConfigError`: one line with source, key, value and what is allowed. Outputs read their own keys with the
+same `Setting` and `read_options`.
 """
 
 from __future__ import annotations
@@ -17,30 +16,12 @@ from pathlib import Path
 from typing import Any, cast
 
 from netmond import __version__, xtrace_environment
+from netmond.config_table import ATTACH, INTERFACE, SECTIONS, SETTINGS
 from netmond.model import Network
-from netmond.settings import (
-    BOOLEAN,
-    DIRECTORY,
-    NETWORK,
-    Given,
-    Setting,
-    choice,
-    did_you_mean,
-    in_file,
-    number,
-    plain,
-    several,
-    size,
-    text,
-    whole,
-)
+from netmond.settings import BOOLEAN, DIRECTORY, Given, Setting, did_you_mean, in_file, plain
 from netmond.tomlfiles import drop_ins, read_toml
 
 DEFAULT_FILE = Path("/etc/netmond/netmond.toml")
-
-#: As systemd and LogControl1 name them, most severe first.
-LOG_LEVELS = ("emerg", "alert", "crit", "err", "warning", "notice", "info", "debug")
-ATTACH_MODES = ("auto", "tc", "xdp", "xdp-generic")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,6 +68,11 @@ class AccessConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RdmaConfig:
+    enabled: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SessionsConfig:
     limit: int
     user_limit: int
@@ -116,6 +102,7 @@ class Config:
     interfaces: InterfacesConfig
     targets: TargetsConfig
     access: AccessConfig
+    rdma: RdmaConfig
     sessions: SessionsConfig
     outputs: Mapping[str, OutputConfig] = field(default_factory=dict)  #: those with a section
 
@@ -124,123 +111,6 @@ class Config:
         return self.outputs.get(name) or OutputConfig(
             name=name, log_dir=self.daemon.log_dir, state_dir=self.daemon.state_dir
         )
-
-
-ATTACH = choice(*ATTACH_MODES)
-INTERFACE = text(
-    '"auto" or an interface name (1 to 15 characters, no space, slash or colon)',
-    r"(?!\.{1,2}\Z)[^\s/:\x00-\x1f\x7f]{1,15}",
-)
-CGROUP = text(
-    'empty, or a path like "user.slice" or "/sys/fs/cgroup/user.slice"', r"(?!(.*/)?\.\.(/|\Z))[^\x00-\x1f]*"
-)
-GROUP = text("empty, or a group name", r"([A-Za-z_][A-Za-z0-9_.-]{0,30}\$?)?")
-LEVEL = choice(*LOG_LEVELS, aliases={"error": "err", "critical": "crit", "warn": "warning"})
-
-SETTINGS: tuple[Setting, ...] = (
-    Setting(
-        section="daemon", key="interval", kind=number(0.1, 60, "number of seconds"), default=1.0,
-        help="least seconds between two readings of the counters", flags=("--interval",), metavar="SECONDS",
-    ),
-    Setting(
-        section="daemon", key="idle_interval", kind=number(0.1, 60, "number of seconds"), default=5.0,
-        help="seconds between two readings while nobody asks, no output needs one and no table fills",
-    ),
-    Setting(
-        section="daemon", key="log_level", kind=LEVEL, default="info",
-        help="least severe messages to log",
-        flags=("--log-level",), metavar="LEVEL", env="NETMOND_LOG_LEVEL",
-    ),
-    Setting(
-        section="daemon", key="state_dir", kind=DIRECTORY, default="/var/lib/netmond",
-        in_file=False, restart=True,
-        help="directory for what must survive a restart",
-        flags=("--state-dir",), metavar="DIR", env="STATE_DIRECTORY",
-    ),
-    Setting(
-        section="daemon", key="log_dir", kind=DIRECTORY, default="/var/log/netmond",
-        in_file=False, restart=True, help="directory of the CSV files",
-        flags=("--log-dir",), metavar="DIR", env="LOGS_DIRECTORY",
-    ),
-    Setting(
-        section="daemon", key="run_dir", kind=DIRECTORY, default="/run/netmond",
-        in_file=False, restart=True,
-        help="directory of what lives until the next boot; with a BPF file system on bpf in it counting"
-        " outlasts the daemon",
-        flags=("--run-dir",), metavar="DIR", env="RUNTIME_DIRECTORY",
-    ),
-    Setting(
-        section="daemon", key="keep_counting", kind=choice("never", "restart", "always"), default="restart",
-        restart=True,
-        help="when counting goes on without the daemon: never; over a restart, crash or upgrade; or always,"
-        " even after a stop",
-    ),
-    Setting(
-        section="meter", key="enabled", kind=BOOLEAN, default=True, restart=True,
-        help="count per socket, process, unit and user",
-    ),
-    Setting(
-        section="meter", key="cgroup", kind=CGROUP, default="", restart=True,
-        help="count only below this cgroup; empty means the whole machine",
-        flags=("--cgroup",), metavar="PATH",
-    ),
-    Setting(
-        section="meter", key="slots", kind=whole(1, 1 << 22), default=65536, restart=True,
-        help="sockets counted one by one at the same time, 128 bytes each; the rest counts per user",
-    ),
-    Setting(
-        section="meter", key="peers", kind=whole(1, 1 << 22), default=16384, restart=True,
-        help="peers of unconnected sockets (UDP servers) shown at the same time",
-    ),
-    Setting(
-        section="meter", key="idle", kind=number(1, 604800, "number of seconds"), default=600.0,
-        help="seconds of silence after which a socket's slot may be reused",
-    ),
-    Setting(
-        section="interfaces", key="monitor", kind=several(INTERFACE), default=("auto",),
-        help="interfaces to monitor; auto means physical ones and those with a default route",
-        flags=("-i", "--interface"), metavar="IF", env="NETWORK_INTERFACE",
-    ),
-    Setting(
-        section="interfaces", key="attach", kind=ATTACH, default="auto",
-        help="how to attach to an interface", flags=("--attach",), metavar="MODE",
-    ),
-    Setting(
-        section="interfaces", key="forwarded", kind=whole(1, 1 << 22), default=16384, restart=True,
-        help="forwarded flows (no socket on this machine) shown at the same time",
-    ),
-    Setting(
-        section="targets", key="addresses", kind=several(NETWORK), default=(),
-        help="addresses and prefixes to count traffic with",
-        flags=("-t", "--target"), metavar="ADDR", env="TARGET_IP",
-    ),
-    Setting(
-        section="targets", key="limit", kind=whole(1, 1 << 20), default=16384, restart=True,
-        help="how many targets there may be",
-    ),
-    Setting(
-        section="access", key="group", kind=GROUP, default="netmond",
-        help="members of this group see everything and may change targets; empty means root only",
-    ),
-    Setting(
-        section="sessions", key="limit", kind=whole(0, 256), default=8,
-        help="how many captures and paths there may be at the same time; 0 switches both off",
-    ),
-    Setting(
-        section="sessions", key="user_limit", kind=whole(1, 256), default=4,
-        help="how many of them one user may have",
-    ),
-    Setting(
-        section="sessions", key="duration", kind=number(0, 31536000, "number of seconds"), default=3600.0,
-        help="seconds after which a capture or path ends by itself; 0 for no limit",
-    ),
-    Setting(
-        section="sessions", key="buffer", kind=size(1 << 16, 1 << 30), default="64M",
-        help="largest buffer in the kernel that one may ask for",
-    ),
-)  # fmt: skip
-
-SECTIONS = tuple(dict.fromkeys(setting.section for setting in SETTINGS))
 
 
 class _Files:
@@ -347,6 +217,7 @@ def load(
         interfaces=InterfacesConfig(**sections["interfaces"], attach_by_name=files.attach),
         targets=targets,
         access=AccessConfig(**sections["access"]),
+        rdma=RdmaConfig(**sections["rdma"]),
         sessions=SessionsConfig(**sections["sessions"]),
         outputs={name: _output(name, keys, daemon) for name, keys in files.outputs.items()},
     ), files.warnings

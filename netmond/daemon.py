@@ -21,7 +21,7 @@ from netmond.byhand import ByHand
 from netmond.collector import Collector, Traffic
 from netmond.config import Config, needs_restart
 from netmond.errors import LimitExceeded, NetmondError, NoSuchTarget, Unavailable
-from netmond.footprint import make_room
+from netmond.footprint import settle
 from netmond.kernel import netlink
 from netmond.model import Feature, FeatureState, Loss, Network, PacketLog, Session, Snapshot
 from netmond.notify import be_patient, notify
@@ -79,11 +79,13 @@ class Daemon:
         self.totals.begin(
             owners=self.parts.sockets is not None,
             targets=self.parts.traffic is not None,
+            rdma=self.parts.rdma is not None,
             current=lambda: (self._collector.snapshot, self.config.targets.addresses),
         )
         self._collector = Collector(
             sockets=self.parts.sockets,
             traffic=self.parts.traffic,
+            rdma=self.parts.rdma,
             features=self._features,
             losses=self._losses,
             started=self.started,
@@ -186,7 +188,7 @@ class Daemon:
         )
 
     def _publish(self) -> None:
-        make_room(len(self._collector.snapshot.flows))
+        settle(len(self._collector.snapshot.flows))
         self._outputs.publish(self._collector.snapshot)
         self._service.ticked()
 
@@ -220,9 +222,10 @@ class Daemon:
 
     def _features(self) -> tuple[Feature, ...]:
         interfaces = (self.parts.traffic.interfaces.feature(),) if self.parts.traffic else ()
+        rdma = (self.parts.rdma.feature(),) if self.parts.rdma else ()
         others = self.parts.restart_feature(), self._bus, self._authority.feature()
         outputs = *self._outputs.features(), self._packet_logs.feature()
-        return (*self.parts.features, *interfaces, *others, *outputs, *self._sessions.features())
+        return (*self.parts.features, *interfaces, *rdma, *others, *outputs, *self._sessions.features())
 
     # -- targets ---------------------------------------------------------------------------------------
 

@@ -53,7 +53,6 @@ class Usage:
     units: Table
     processes: Table
     flows: FlowRows
-    unit_names: tuple[str, ...]
 
 
 class Meter:
@@ -176,7 +175,6 @@ class Meter:
             units=self._owners.units_table(units, now),
             processes=self._owners.processes_table(processes, now),
             flows=flows,
-            unit_names=self._owners.unit_names,
         )
 
     def unknown(self) -> NDArray[np.uint64]:

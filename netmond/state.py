@@ -7,6 +7,7 @@ line for each total: its kind, what it is of, and its counters in the order of m
 ``user``     user id
 ``unit``     path of the control group, empty for all that could not be found
 ``process``  pid; command, a character for each byte; user id; number of its unit's line, from 0
+``rdma``     user id: what the user transferred by RDMA
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from netmond.model import COUNTERS
 FORMAT = 1
 
 #: In the order of the file: what finds no room in it is at the end.
-KINDS = ("target", "user", "unit", "process")
+KINDS = ("target", "user", "rdma", "unit", "process")
 
 #: Most bytes of all but the last line. 10,000 users, units, processes and targets take five million.
 MAX_BYTES = 64 << 20

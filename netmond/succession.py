@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from netmond.accounts import Now
 from netmond.errors import KernelError
+from netmond.flowrows import FlowRows
 from netmond.handover import Handover, wait_for_programs
 from netmond.interfaces import Interfaces
 from netmond.kernel.compile import Loaded
@@ -30,6 +31,9 @@ from netmond.meter import Meter
 from netmond.model import Network
 from netmond.ports import Ports
 from netmond.query import network_text
+from netmond.rdma.attribution import Attribution
+from netmond.rdma.register import Census
+from netmond.roce import Roce
 from netmond.targets import Targets
 
 _Tables = TypeVar("_Tables")
@@ -102,6 +106,8 @@ class TrafficSuccession:
 
     handover: Handover
     ports: Ports
+    roce: Roce
+    rdma: Attribution
     targets: Targets
     interfaces: Interfaces
     ledger: Ledger
@@ -110,9 +116,11 @@ class TrafficSuccession:
         """Goes on from the checkpoint with what is in the configuration now; False: there is none."""
         if self.handover.totals is None:
             return False
+        self.rdma.usage.resume(self.handover.totals)
         self.interfaces.choose(*self.handover.left.get("by_hand", ({}, [])))
         if self.handover.arrays is not None:
             self.ports.resume(self.handover.arrays)
+            self.roce.resume(self.handover.arrays)
             self.targets.resume(self.handover.arrays)
             self.ledger.resume(self.handover.arrays)
         for former in self.handover.former:
@@ -136,11 +144,16 @@ class TrafficSuccession:
         Interfaces have their counters before: what is counted from the first moment on is theirs.
         """
         self.interfaces.prepare()
-        self.handover.begin(loaded, INTERFACE_LAYOUTS, {}, self._arrays())
+        self.handover.begin(loaded, INTERFACE_LAYOUTS, self.rdma.checkpoint(), self._arrays())
 
     def settle(self) -> None:
         """Lets figures go on from those of former builds; our programs run in their place."""
+        now = Now(monotonic_ns=time.monotonic_ns(), wall=time.time(), interval=0.0)
+        self.rdma.begin_tick(now, Census(), asked=True)
         for tables in _replaced(self.handover, FormerInterfaces):
+            roce = Roce(tables.roce)
+            roce.resume(tables.arrays)
+            roce.add(FlowRows(), now, self.rdma.account)
             ports = Ports(tables)
             ports.resume(tables.arrays)
             self.ports.include(ports)
@@ -159,10 +172,15 @@ class TrafficSuccession:
                 "by_hand": self.interfaces.by_hand,
                 "configured": _texts(tuple(configured)),
             }
-            self.handover.commit(moment, {}, self._arrays())
+            self.handover.commit(moment, self.rdma.checkpoint(), self._arrays())
 
     def _arrays(self) -> Mapping[str, NDArray[Any]]:
-        return {**self.ports.checkpoint(), **self.targets.checkpoint(), **self.ledger.checkpoint()}
+        return {
+            **self.ports.checkpoint(),
+            **self.roce.checkpoint(),
+            **self.targets.checkpoint(),
+            **self.ledger.checkpoint(),
+        }
 
 
 def _replaced(handover: Handover, tables_of: Callable[[Former], _Tables]) -> Iterator[_Tables]:

@@ -24,6 +24,7 @@ from netmond.config import TargetsConfig
 from netmond.errors import NetmondError
 from netmond.model import COUNTERS, Loss, Network, Snapshot, Table
 from netmond.query import network_text
+from netmond.rdma.usage import Usage
 from netmond.state import KINDS, Book, State, load, save
 from netmond.targets import Targets
 
@@ -77,6 +78,11 @@ class Totals:
             ),
         )
 
+    def restore_rdma(self, usage: Usage) -> None:
+        """Lets what users transferred by RDMA go on from what was saved."""
+        saved = self._books["rdma"]
+        usage.restore(Earlier([uid for (uid,) in saved.keys], saved.counters))
+
     def restore_targets(self, targets: Targets, config: TargetsConfig) -> None:
         """Adds the targets of the configuration and those saved, which go on from there."""
         saved = self._books["target"]
@@ -98,11 +104,13 @@ class Totals:
         *,
         owners: bool,
         targets: bool,
+        rdma: bool,
         current: Callable[[], tuple[Snapshot, Iterable[Network]]],
     ) -> None:
         """From now on saves what `current` gives, the last snapshot and the targets of the configuration, of
         the parts that work; what is of others stays for another start."""
-        for kinds, works in ((("user", "unit", "process"), owners), (("target",), targets)):
+        parts = (("user", "unit", "process"), owners), (("target",), targets), (("rdma",), rdma)
+        for kinds, works in parts:
             if works:
                 for kind in kinds:
                     self._books.pop(kind)
@@ -183,6 +191,9 @@ def _book(kind: str, snapshot: Snapshot, configured: Iterable[Network]) -> Book:
         columns = [address, since, [text not in ours for text in address]]
     elif kind == "user":
         table = snapshot.users
+        columns = _columns(table, "uid")
+    elif kind == "rdma":
+        table = snapshot.rdma.users
         columns = _columns(table, "uid")
     elif kind == "unit":
         table = snapshot.units

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import socket
 import struct
+import sys
 from collections.abc import Iterator
 
 from netmond.errors import KernelError
@@ -22,7 +23,7 @@ RTMGRP_LINK = 1
 
 _HEADER = struct.Struct("=IHHII")  # struct nlmsghdr
 _ATTRIBUTE = struct.Struct("=HH")  # struct rtattr
-_NLM_F_REQUEST_DUMP = 0x1 | 0x300
+_NLM_F_REQUEST, _NLM_F_DUMP = 0x1, 0x300
 _NLMSG_ERROR, _NLMSG_DONE = 2, 3
 _TYPE_MASK = 0x3FFF  # without NLA_F_NESTED and NLA_F_NET_BYTEORDER
 _RECEIVE = 1 << 17
@@ -30,22 +31,32 @@ _RECEIVE = 1 << 17
 
 def dump(family: int, kind: int, body: bytes) -> Iterator[bytes]:
     """Asks for a dump and yields the body of each answer. KernelError: the kernel refused."""
-    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, family) as connection:
-        connection.settimeout(5)
-        connection.bind((0, 0))
-        connection.send(_HEADER.pack(_HEADER.size + len(body), kind, _NLM_F_REQUEST_DUMP, 1, 0) + body)
-        while True:
-            try:
-                data = connection.recv(_RECEIVE)
-            except OSError as error:
-                raise KernelError(f"netlink: {error.strerror or error}") from error
-            for kind_of_answer, answer in messages(data):
-                if kind_of_answer == _NLMSG_DONE:
-                    return
-                if kind_of_answer == _NLMSG_ERROR:
-                    code = -struct.unpack_from("=i", answer)[0]
-                    raise KernelError(f"netlink: {os.strerror(code)}")
-                yield answer
+    yield from _request(family, kind, body, _NLM_F_REQUEST | _NLM_F_DUMP)
+
+
+def get(family: int, kind: int, body: bytes) -> bytes:
+    """Asks for one thing and returns the body of the answer. KernelError: the kernel refused."""
+    for answer in _request(family, kind, body, _NLM_F_REQUEST):
+        return answer
+    raise KernelError("netlink: no answer")
+
+
+def _request(family: int, kind: int, body: bytes, flags: int) -> Iterator[bytes]:
+    try:
+        with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, family) as connection:
+            connection.settimeout(5)
+            connection.bind((0, 0))
+            connection.send(_HEADER.pack(_HEADER.size + len(body), kind, flags, 1, 0) + body)
+            while True:
+                for kind_of_answer, answer in messages(connection.recv(_RECEIVE)):
+                    if kind_of_answer == _NLMSG_DONE:
+                        return
+                    if kind_of_answer == _NLMSG_ERROR:
+                        code = -int.from_bytes(answer[:4], sys.byteorder, signed=True)
+                        raise KernelError(f"netlink: {os.strerror(code)}")
+                    yield answer
+    except OSError as error:
+        raise KernelError(f"netlink: {error.strerror or error}") from error
 
 
 def messages(data: bytes) -> Iterator[tuple[int, bytes]]:
@@ -61,14 +72,17 @@ def messages(data: bytes) -> Iterator[tuple[int, bytes]]:
 
 def attributes(data: bytes, at: int = 0) -> dict[int, bytes]:
     """The attributes from an offset on, by type; of a repeated one the last."""
-    found = {}
+    return dict(each_attribute(data, at))
+
+
+def each_attribute(data: bytes, at: int = 0) -> Iterator[tuple[int, bytes]]:
+    """Type and value of the attributes from an offset on; ends at the first damaged one."""
     while at + _ATTRIBUTE.size <= len(data):
         length, kind = _ATTRIBUTE.unpack_from(data, at)
         if length < _ATTRIBUTE.size:
-            break
-        found[kind & _TYPE_MASK] = data[at + _ATTRIBUTE.size : at + length]
+            return
+        yield kind & _TYPE_MASK, data[at + _ATTRIBUTE.size : at + length]
         at += (length + 3) & ~3
-    return found
 
 
 def subscribe(groups: int) -> socket.socket:

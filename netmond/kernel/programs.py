@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from netmond.kernel.compile import Extra, Program, Unit
+from netmond.kernel.compile import Extra, Offsets, Program, Unit
 
 #: enum bpf_attach_type
 CGROUP_INET_INGRESS = 0
@@ -17,6 +17,9 @@ TCX_EGRESS = 47
 
 #: The iterator over open files that tells who holds a socket.
 OWNERS_PROGRAM = "bpf_iter__task_file"
+
+#: The iterator over threads that tells who they are.
+TASKS_PROGRAM = "bpf_iter__task"
 
 #: Interfaces monitored at a time, and users times cgroups that may do without slots: table sizes.
 MAX_PORTS = 256
@@ -121,7 +124,41 @@ def interface_unit(*, targets: int, forwarded: int) -> Unit:
             "targets6",
             "target_counters",
             "forwarded",
+            "roce",
             "losses",
             "settings",
         ),
+    )
+
+
+#: What tasks.c reads from the kernel's structures.
+_TASK_OFFSETS: Offsets = (
+    (
+        "nobody knows whose processes are",
+        (
+            ("TASK_PID_OFFSET", "task_struct", "thread_pid"),
+            ("TASK_TGID_OFFSET", "task_struct", "tgid"),
+            ("TASK_LEADER_OFFSET", "task_struct", "group_leader"),
+            ("TASK_COMM_OFFSET", "task_struct", "comm"),
+            ("TASK_CRED_OFFSET", "task_struct", "real_cred"),
+            ("TASK_CGROUPS_OFFSET", "task_struct", "cgroups"),
+            ("PID_LEVEL_OFFSET", "pid", "level"),
+            ("PID_NUMBERS_OFFSET", "pid", "numbers"),
+            ("CRED_UID_OFFSET", "cred", "fsuid"),
+            ("CSS_SET_CGROUP_OFFSET", "css_set", "dfl_cgrp"),
+            ("CGROUP_NODE_OFFSET", "cgroup", "kn"),
+            ("NODE_ID_OFFSET", "kernfs_node", "id"),
+        ),
+    ),
+)
+
+
+def task_unit() -> Unit:
+    """What to compile for kernel.tasks. Loaded when it is needed, which on most machines it never is."""
+    return Unit(
+        source="tasks.c",
+        defines={},
+        programs=(Program(name=TASKS_PROGRAM, kind="TRACING"),),
+        maps=(),
+        offsets=_TASK_OFFSETS,
     )

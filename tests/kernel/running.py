@@ -15,7 +15,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from netmonctl.client import OPTION_TYPES
+from netmonctl.calls import OPTION_TYPES
 from tests.bus.private import Caller, CallError, PrivateBus
 from tests.kernel.capture import NOTHING, Figures
 from tests.kernel.deadline import DEADLINE, eventually

@@ -195,6 +195,8 @@ def test_the_list_names_each_benchmark_with_a_line() -> None:
     )
     lines = dict(line.split(maxsplit=1) for line in done.stdout.splitlines())
 
-    named = "meter logged interfaces packet packetlog capture path throughput tick footprint start bus csv"
+    named = (
+        "meter logged interfaces packet packetlog capture path rdma throughput tick footprint start bus csv"
+    )
     assert set(named.split()) == lines.keys()
     assert all(said.endswith(".") for said in lines.values())

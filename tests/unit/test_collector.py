@@ -15,6 +15,7 @@ from netmond.kernel.devices import Device
 from netmond.ledger import Ledger
 from netmond.model import COUNTERS, Feature, FeatureState, FlowKind, InterfaceInfo, Loss
 from netmond.ports import Ports
+from netmond.roce import Roce
 from netmond.targets import Targets
 from tests.unit.fakes import SECOND, WALL_AHEAD, Hooks, address, rows
 from tests.unit.metering import ALICE, Bench
@@ -53,6 +54,7 @@ class Machine:
             traffic=Traffic(
                 interfaces=self.interfaces,
                 ports=self.ports,
+                roce=Roce(self.hooks.roce),
                 targets=self.targets,
                 ledger=Ledger(wire.INTERFACE_LOSSES, self.interface_losses),
             ),
@@ -166,16 +168,18 @@ def test_refresh_accounts_nothing() -> None:
 
 
 def test_the_loss_ledger() -> None:
-    """Every counter of both programs under its name, in order, then those of the other parts."""
+    """Every counter of both programs under its name, in order, then those of the other parts; but what is
+    counted elsewhere and so not lost."""
     other = Loss(name="output.csv.dropped", count=5, meaning="rows")
     machine = Machine(losses=lambda: (other,))
     machine.socket_losses[0] = 3
+    machine.socket_losses[[name for name, _ in wire.SOCKET_LOSSES].index("meter.rdma")] = 11
     machine.interface_losses[1] = 7
 
     losses = machine.collector.tick().losses
 
     assert [loss.name for loss in losses] == [
-        *(name for name, _ in wire.SOCKET_LOSSES),
+        *(name for name, _ in wire.SOCKET_LOSSES if name != "meter.rdma"),
         *(name for name, _ in wire.INTERFACE_LOSSES),
         "output.csv.dropped",
     ]

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from netmond import config
 from netmond.config import Config, argument_parser, defaults, load, needs_restart, read_options
+from netmond.config_table import SECTIONS, SETTINGS
 from netmond.errors import ConfigError
 from netmond.outputs import csv, journal
 from netmond.settings import Setting, number, size
@@ -146,7 +146,7 @@ class TestSources:
         """The help text comes from the table."""
         text = argument_parser().format_help()
 
-        assert all(flag in text for setting in config.SETTINGS for flag in setting.flags)
+        assert all(flag in text for setting in SETTINGS for flag in setting.flags)
 
     def test_dev_null_is_an_empty_file(self) -> None:
         """-c /dev/null means no configuration, although everybody may write that."""
@@ -478,7 +478,7 @@ class TestShippedFile:
         written = tomllib.loads(self.TEXT)
 
         assert written.pop("output") == {"csv": {}, "journal": {}}
-        assert written == {section: {} for section in config.SECTIONS}
+        assert written == {section: {} for section in SECTIONS}
 
     def test_shows_every_key_with_its_default(self, main: Path) -> None:
         """Uncommented it has exactly the known keys, and all of them with their defaults."""
@@ -487,8 +487,8 @@ class TestShippedFile:
 
         result = read(main)
 
-        known = {setting.name for setting in config.SETTINGS if setting.in_file}
-        assert {f"{section}.{key}" for section in config.SECTIONS for key in shown[section]} == known
+        known = {setting.name for setting in SETTINGS if setting.in_file}
+        assert {f"{section}.{key}" for section in SECTIONS for key in shown[section]} == known
         assert {**vars_of(result), "outputs": {}} == vars_of(defaults())
         for name, options in (("csv", csv.OPTIONS), ("journal", journal.OPTIONS)):
             assert set(shown["output"][name]) == {"enabled", *(setting.key for setting in options)}
@@ -499,7 +499,7 @@ class TestShippedFile:
     def test_says_what_is_allowed(self) -> None:
         """Above every key stands its range or its choices, and whether a change waits for a restart."""
         outputs = (("output.csv", csv.OPTIONS), ("output.journal", journal.OPTIONS))
-        known = [(setting.section, setting) for setting in config.SETTINGS if setting.in_file]
+        known = [(setting.section, setting) for setting in SETTINGS if setting.in_file]
         known += [(section, setting) for section, options in outputs for setting in options]
 
         for section, setting in known:

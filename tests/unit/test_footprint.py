@@ -50,6 +50,18 @@ def test_the_whole_daemon_needs_none() -> None:
     assert run(code).splitlines() == ["[]", "[]"]
 
 
+def test_annotations() -> None:
+    """numpy.typing is loaded for an output that looks into types, not for what only annotates."""
+    code = (
+        "import netmond.daemon\n"
+        "print('numpy._typing' in sys.modules)\n"
+        "from numpy.typing import ArrayLike, NDArray\n"
+        "print('numpy._typing' in sys.modules, NDArray[int].__origin__.__name__, bool(ArrayLike))\n"
+    )
+
+    assert run(code).splitlines() == ["False", "True ndarray True"]
+
+
 def test_nothing_of_the_exporter() -> None:
     """Who exports nothing has no code for it in memory."""
     code = (
@@ -87,5 +99,5 @@ def test_they_work_when_used() -> None:
 
 
 def test_room_for_many_flows() -> None:
-    """make_room() may be called after every tick, with any number of flows."""
-    assert run("make_room(0); make_room(100_003); make_room(100_003); print('fine')") == "fine"
+    """settle() may be called after every tick, with any number of flows."""
+    assert run("settle(0); settle(100_003); settle(100_003); print('fine')") == "fine"

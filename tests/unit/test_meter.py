@@ -43,7 +43,9 @@ class TestSockets:
         assert rows(usage.processes, "pid", "comm", "uid", "unit", "in_bytes") == [
             (77, b"curl", ALICE, "web.service", 211)
         ]
-        assert [usage.unit_names[index] for index in flows.columns["unit_index"]] == ["web.service"]
+        assert [bench.meter.owners.unit_names[index] for index in flows.columns["unit_index"]] == [
+            "web.service"
+        ]
 
     def test_growth_is_counted_once(self) -> None:
         """Totals go on, rates are those of the last interval."""

@@ -309,13 +309,14 @@ def test_rows_are_those_that_were_kept() -> None:
         bench.kernel.send(dns, 101, peer=peer)
     before = bench.tick()
 
-    after = successor(kept_of(bench), bench.kernel).standing(moment(bench.kernel.now))
+    meter = successor(kept_of(bench), bench.kernel)
+    after = meter.standing(moment(bench.kernel.now))
 
     names = ("id", "kind", "uid", "pid", "comm", "local", "remote", "remote_port", "out_bytes", "first_seen")
     assert rows(after.flows.table(), *names) == rows(before.flows.table(), *names)
     assert rows(after.users, "uid", "flows", "out_bytes") == rows(before.users, "uid", "flows", "out_bytes")
     assert rows(after.units, "cgroup", "flows") == rows(before.units, "cgroup", "flows")
-    assert after.unit_names == before.unit_names
+    assert meter.owners.unit_names == bench.meter.owners.unit_names
     assert not after.flows.table().rates.any()
 
 

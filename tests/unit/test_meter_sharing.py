@@ -222,7 +222,7 @@ class TestOverflow:
             (ALICE, 300, 1, 0, 0),
             (BOB, 54_000, 2, 0, 0),
         ]
-        assert [usage.unit_names[row] for row in overflow.columns["unit_index"]] == [
+        assert [bench.meter.owners.unit_names[row] for row in overflow.columns["unit_index"]] == [
             "web.service",
             "session-3.scope",
         ]
@@ -300,7 +300,7 @@ class TestManyProcesses:
                 meter.release()
                 flows = usage.flows.table()
 
-                assert {usage.unit_names[row] for row in flows.columns["unit_index"]} <= {
+                assert {meter.owners.unit_names[row] for row in flows.columns["unit_index"]} <= {
                     f"job-{number}.service" for number in (1_000_003, *range(start, start + 59))
                 }
 

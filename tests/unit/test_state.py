@@ -267,6 +267,7 @@ def test_the_size_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert {kind: len(each.keys) for kind, each in loaded.books.items()} == {
         "target": 1,
         "user": 23,
+        "rdma": 0,
         "unit": 29,
         "process": 0,
     }

@@ -20,13 +20,20 @@ from netmond.config import InterfacesConfig, TargetsConfig
 from netmond.interfaces import Interfaces
 from netmond.kernel import wire
 from netmond.ledger import Ledger
-from netmond.model import Network, Snapshot
+from netmond.model import NOBODY_UID, Network, Snapshot
 from netmond.ports import Ports
+from netmond.rdma.attribution import Attribution
+from netmond.rdma.census import CensusTaker
+from netmond.rdma.monitor import RdmaMonitor
+from netmond.rdma.register import Register
+from netmond.rdma.sampler import Sampler
+from netmond.roce import Roce
 from netmond.targets import Targets
 from netmond.totals import Totals, boot_id
 from netmond.units import GONE
 from tests.unit.fakes import SECOND, WALL_AHEAD, Hooks, rows
 from tests.unit.metering import ALICE, BOB, PATHS, Bench
+from tests.unit.rdma_packets import paths, tasks
 
 BOOT = "0" * 31 + "7"
 HOST, NET, V6 = (ip_network(text) for text in ("192.0.2.1", "198.51.100.0/24", "2001:db8::/32"))
@@ -70,6 +77,7 @@ class Run:
             Traffic(
                 interfaces=interfaces,
                 ports=Ports(self.hooks),
+                roce=Roce(self.hooks.roce),
                 targets=self.targets,
                 ledger=Ledger(wire.INTERFACE_LOSSES, np.zeros(len(wire.INTERFACE_LOSSES), np.uint64)),
             )
@@ -81,12 +89,23 @@ class Run:
             self.totals.restore_owners(sockets.meter.owners)
         if traffic:
             self.totals.restore_targets(self.targets, TargetsConfig(addresses=self.configured, limit=limit))
+        attribution = Attribution()
+        self.totals.restore_rdma(attribution.usage)
         self.totals.begin(
-            owners=meter, targets=hooks, current=lambda: (self.collector.snapshot, self.configured)
+            owners=meter,
+            targets=hooks,
+            rdma=True,
+            current=lambda: (self.collector.snapshot, self.configured),
         )
         self.collector = Collector(
             sockets=sockets,
             traffic=traffic,
+            rdma=RdmaMonitor(
+                attribution,
+                sampler=Sampler(directory / "no devices"),
+                census=CensusTaker(Register(tasks, paths)),
+                roce=traffic.roce if traffic else None,
+            ),
             since=self.totals.since,
             clock=Clock(monotonic_ns=lambda: round(self.bench.kernel.now * SECOND), wall=lambda: self.now),
         )
@@ -100,6 +119,13 @@ class Run:
 
     def to_target(self, network: Network, size: int) -> None:
         self.hooks.target_counters.array["in_bytes"][self.hooks.targets[network]] += np.uint64(size)
+
+    def by_rdma(self, size: int) -> None:
+        """A packet of RoCE from an unknown queue pair."""
+        row = self.hooks.roce.at(queue_pair=17, uid=wire.NO_USER, way=wire.ROCE_OUT)
+        assert row is not None
+        row["tally"]["out_bytes"] += np.uint64(size)
+        row["tally"]["last_seen"] = round(self.bench.kernel.now * SECOND)
 
     def tick(self) -> Snapshot:
         self.bench.kernel.now += 1
@@ -118,6 +144,11 @@ def users(snapshot: Snapshot) -> Mapping[int, int]:
     return dict(found)
 
 
+def rdma_users(snapshot: Snapshot) -> Mapping[int, int]:
+    found: Any = rows(snapshot.rdma.users, "uid", "out_bytes")
+    return dict(found)
+
+
 def units(snapshot: Snapshot) -> Mapping[str, int]:
     found: Any = rows(snapshot.units, "unit", "out_bytes")
     return dict(found)
@@ -132,6 +163,19 @@ def targets(snapshot: Snapshot) -> Mapping[str, tuple[float, int]]:
         address: (since, size)
         for address, since, size in rows(snapshot.targets, "address", "since", "in_bytes")
     }
+
+
+def test_rdma(tmp_path: Path) -> None:
+    """What users have transferred by RDMA goes on, and is there before the first tick."""
+    run = Run(tmp_path)
+    run.by_rdma(1009)
+    run.stop()
+    run = Run(tmp_path, began=60)
+    first = run.collector.snapshot
+    run.by_rdma(23)
+
+    assert rdma_users(first) == {NOBODY_UID: 1009}
+    assert rdma_users(run.tick()) == {NOBODY_UID: 1009 + 23}
 
 
 class TestSockets:
