@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 
-from netmond import query
+from netmond import answers, query
 from netmond.bus import names
 from netmond.bus.authority import Action, Caller
 from netmond.bus.descriptors import Descriptor, Passed
@@ -15,10 +15,10 @@ from netmond.bus.packetlogs import PacketLogs
 from netmond.bus.sessions import Sessions
 from netmond.bus.typed import Interface, Options, method, property_, signal
 from netmond.bus.viewing import Viewing
+from netmond.columns import Row
 from netmond.errors import InvalidArgs, LimitExceeded, NoSuchTarget
 from netmond.model import Network, Snapshot
 from netmond.sessions.options import CAPTURE, PATH
-from netmond.views import Row
 
 #: Addresses in one call.
 MAX_ADDRESSES = 10_000
@@ -57,7 +57,7 @@ class Manager(Interface):
 
     @method("ListInterfaces", *_LIST)
     def list_interfaces(self, caller: Caller, options: Options) -> tuple[object, Row]:
-        return self.viewing.interfaces(options)
+        return self.viewing.of_machine("interfaces", options)
 
     @method("ListBooks", *_LIST, action=Action.READ_ALL)
     def list_books(self, caller: Caller, options: Options) -> tuple[object, Row]:
@@ -66,6 +66,18 @@ class Manager(Interface):
     @method("ListTargets", *_LIST, action=Action.READ_ALL)
     def list_targets(self, caller: Caller, options: Options) -> tuple[object, Row]:
         return self.viewing.targets(options)
+
+    @method("ListRdmaPorts", *_LIST)
+    def list_rdma_ports(self, caller: Caller, options: Options) -> tuple[object, Row]:
+        return self.viewing.of_machine("rdma_ports", options)
+
+    @method("ListRdmaCounters", *_LIST)
+    def list_rdma_counters(self, caller: Caller, options: Options) -> tuple[object, Row]:
+        return self.viewing.rdma_counters(options)
+
+    @method("ListQueuePairs", *_LIST)
+    async def list_queue_pairs(self, caller: Caller, options: Options) -> tuple[object, Row]:
+        return await self.viewing.rows(caller, "queue_pairs", options)
 
     @method("GetUser", "uid:u options:a{sv}", "user:a{sv}")
     async def get_user(self, caller: Caller, uid: int, options: Options) -> Row:
@@ -141,7 +153,7 @@ class Manager(Interface):
 
     @method("Describe", gives="json:s")
     def describe(self, caller: Caller) -> str:
-        return json.dumps(query.describe(self.monitor.look(), self.monitor.version))
+        return json.dumps(answers.describe(self.monitor.look(), self.monitor.version))
 
     @property_("Version", "s", emits="const")
     def version(self) -> str:

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-from netmond import query
+from netmond import answers, query
 from netmond.bus.authority import Action, Authority, Caller
-from netmond.bus.marshal import plain_options
+from netmond.bus.marshal import Variant, plain_options
 from netmond.bus.monitor import Monitor
 from netmond.bus.names import target_path
 from netmond.bus.typed import Options
+from netmond.columns import Row
+from netmond.model import Snapshot
 from netmond.query import Query
 from netmond.users import Names
-from netmond.views import Row
 
 _USER_LIMIT = 10
+
+#: What accompanies lists, if it is more than answers.meta.
+_META = dict.fromkeys(("rdma_ports", "rdma_counters", "queue_pairs"), answers.rdma_meta)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,33 +30,36 @@ class Viewing:
     names: Names
     authority: Authority
 
-    async def rows(self, caller: Caller, list_: str, options: Options) -> tuple[object, Row]:
-        """Rows and meta of a list that belongs to users."""
+    async def rows(self, caller: Caller, list_: str, options: Options) -> tuple[Iterable[Row], Row]:
+        """Rows and meta of a list whose rows belong to users."""
         asked, scope = await self._allowed(caller, query.parse(list_, plain_options(options)))
         viewer = caller.uid if scope == "own" else None
         snapshot = self.monitor.look()
-        await self.names.prefetch(snapshot.users.columns["uid"].tolist())
-        answer = query.select(snapshot, asked, self.names, viewer=viewer)
-        return answer.rows, query.meta(snapshot, scope, answer.total)
+        await self.names.prefetch(_uids(snapshot))
+        answer = answers.select(snapshot, asked, self.names, viewer=viewer)
+        return answer.rows, _META.get(list_, answers.meta)(snapshot, scope, answer.total)
 
-    def interfaces(self, options: Options) -> tuple[object, Row]:
-        """Rows and meta of ListInterfaces, for everybody."""
+    def of_machine(self, list_: str, options: Options) -> tuple[Iterable[Row], Row]:
+        """Rows and meta of a list that tells of no user."""
         snapshot = self.monitor.look()
-        answer = query.select(snapshot, query.parse("interfaces", plain_options(options)), self.names)
-        return answer.rows, query.meta(snapshot, "all", answer.total)
+        answer = answers.select(snapshot, query.parse(list_, plain_options(options)), self.names)
+        return answer.rows, _META.get(list_, answers.meta)(snapshot, "all", answer.total)
 
-    def books(self, options: Options) -> tuple[object, Row]:
+    def rdma_counters(self, options: Options) -> tuple[Iterable[Row], Row]:
+        """Rows and meta of ListRdmaCounters. A row's total has 64 bits, unlike that of meta."""
+        rows, meta = self.of_machine("rdma_counters", options)
+        return (row | {"total": Variant("t", row["total"])} for row in rows), meta
+
+    def books(self, options: Options) -> tuple[Iterable[Row], Row]:
         """Rows and meta of ListBooks; the caller is authorised."""
         snapshot = self.monitor.look()
-        answer = query.books(snapshot, plain_options(options))
-        return answer.rows, query.meta(snapshot, "all", answer.total)
+        answer = answers.books(snapshot, plain_options(options))
+        return answer.rows, answers.meta(snapshot, "all", answer.total)
 
-    def targets(self, options: Options) -> tuple[object, Row]:
+    def targets(self, options: Options) -> tuple[Iterable[Row], Row]:
         """Rows and meta of ListTargets; the caller is authorised."""
-        snapshot = self.monitor.look()
-        answer = query.select(snapshot, query.parse("targets", plain_options(options)), self.names)
-        rows = (row | {"path": target_path(row["address"])} for row in answer.rows)
-        return rows, query.meta(snapshot, "all", answer.total)
+        rows, meta = self.of_machine("targets", options)
+        return (row | {"path": target_path(row["address"])} for row in rows), meta
 
     async def user(self, caller: Caller, uid: int, options: Options) -> Row:
         """The detail of one user."""
@@ -59,7 +67,7 @@ class Viewing:
         if uid != caller.uid:
             await self.authority.require(caller, Action.READ_ALL)
         await self.names.prefetch([uid])
-        return query.user_detail(self.monitor.look(), uid, values.get("limit", _USER_LIMIT), self.names)
+        return answers.user_detail(self.monitor.look(), uid, values.get("limit", _USER_LIMIT), self.names)
 
     async def _allowed(self, caller: Caller, asked: Query) -> tuple[Query, str]:
         """The query with its user resolved, and the scope it is answered in."""
@@ -69,3 +77,9 @@ class Viewing:
             await self.authority.require(caller, Action.READ_ALL)
         may_all = asked.scope is None and await self.authority.may(caller, Action.READ_ALL)
         return asked, asked.scope or ("all" if may_all else "own")
+
+
+def _uids(snapshot: Snapshot) -> set[int]:
+    """Everybody who has rows."""
+    tables = (snapshot.users, snapshot.rdma.users, snapshot.rdma.queue_pairs)
+    return {uid for table in tables for uid in table.columns["uid"].tolist()}

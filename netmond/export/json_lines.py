@@ -9,6 +9,8 @@ interface explains and ``netmonctl --json`` shows for a row of its type, with to
     period    seconds since the batch before; since counting began in the first one
     delta_in_packets, delta_in_bytes, delta_out_packets, delta_out_bytes
               what the totals grew by in the period
+    delta_rdma_in_packets, delta_rdma_in_bytes, delta_rdma_out_packets, delta_rdma_out_bytes
+              of users, what the totals of RDMA grew by
 
     type loss       name, count, meaning; delta_count: what the count grew by
     type feature    name, state, reason: in the first batch, then when one changed
@@ -17,9 +19,10 @@ Every `interval` seconds there is a line for each user, unit, monitored interfac
 exchanged anything, and at once a line for a flow that ended.
 
 The deltas of a user, unit, interface or target add up to its total, those of all flows of a user to the
-user's, from the first line on. That stays so over an outage, unless the spool overflows, which is counted
-(``output.json.undelivered``), and over restarts of netmond and of the exporter. Flows that end while no
-exporter runs, or one that is then killed, are told in the deltas of the others only.
+user's (of kind roce to what packets told of the user's RDMA), from the first line on. That stays so over an
+outage, unless the spool overflows, which is counted (``output.json.undelivered``), and over restarts of
+netmond and of the exporter. Flows that end while no exporter runs, or one that is then killed, are told in
+the deltas of the others only.
 
 Lines that come twice because a connection was cut are equal in every byte. An exporter that is killed while
 it hands lines over to its spool may repeat them in other words: their totals tell.
@@ -31,13 +34,13 @@ import json
 from collections.abc import Iterable, Iterator
 from itertools import chain
 
+from netmond.columns import Row
 from netmond.export import rows
 from netmond.export.batches import BatchOutput, Sender, payloads
 from netmond.export.connection import Stream
 from netmond.export.options import OPTIONS
 from netmond.export.progress import Progress
 from netmond.model import Snapshot
-from netmond.views import Row
 
 #: Bytes of lines that are delivered, or delivered again, as one.
 PAYLOAD = 256 << 10

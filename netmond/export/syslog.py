@@ -8,8 +8,9 @@ element::
     [netmond@32473 period="60" user="alice" uid="1000" delta_in_bytes="5120" ... in_bytes="81920" ...]
 
 with the names of the D-Bus interface for totals, and ``delta_*`` for what they grew by in ``period``
-seconds. 32473 is the enterprise number that RFC 5612 reserves for documentation: netmond has none of its
-own, and the name before it says whose element this is.
+seconds; of users also ``delta_rdma_in_bytes`` and ``delta_rdma_out_bytes``, if they are not 0. 32473 is the
+enterprise number that RFC 5612 reserves for documentation: netmond has none of its own, and the name before
+it says whose element this is.
 
 Control characters are escaped in whatever has a name. A message has at most 1,024 bytes: what receivers of
 all kinds take (RFC 5424, 6.1), and UDP carries in one piece. Over TCP messages are framed by octet counting
@@ -26,18 +27,18 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from itertools import chain
 
-from netmond.config import LOG_LEVELS
+from netmond.columns import Row
+from netmond.config_table import LOG_LEVELS
 from netmond.export import rows
 from netmond.export.address import Address
 from netmond.export.batches import BatchOutput, Sender, payloads
 from netmond.export.connection import Stream, send_datagrams
 from netmond.export.options import OPTIONS
 from netmond.export.progress import Progress
-from netmond.model import COUNTERS, FeatureState, Snapshot
+from netmond.model import COUNTERS, NO_RDMA_DEVICE, FeatureState, Snapshot
 from netmond.outputs.deltas import WRITTEN
 from netmond.outputs.journal import traffic
 from netmond.outputs.log import IDENTIFIER, escape
-from netmond.views import Row
 
 SD_ID = "netmond@32473"
 
@@ -52,8 +53,9 @@ _FACILITIES = {"user": 1, "daemon": 3, **{f"local{number}": 16 + number for numb
 
 #: Keys of a row that stand in the structured data, by type.
 _FIGURES = (*rows.DELTAS, *COUNTERS[:WRITTEN])
+_RDMA = ("delta_rdma_in_bytes", "delta_rdma_out_bytes")  # no more: a message has to hold all of them
 _PARAMETERS = {
-    "user": ("period", "user", "uid", *_FIGURES),
+    "user": ("period", "user", "uid", *_FIGURES, *_RDMA),
     "interface": ("period", "name", "index", *_FIGURES),
     "target": ("period", "address", *_FIGURES),
     "loss": ("period", "name", "delta_count", "count"),
@@ -114,7 +116,7 @@ def message(row: Row, time: float, host: str, facility: str) -> bytes:
     severity, text = _text(row)
     priority = 8 * _FACILITIES[facility] + LOG_LEVELS.index(severity)
     stamp = datetime.fromtimestamp(time, UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
-    values = {name: row[name] for name in _PARAMETERS[row["type"]]}
+    values = {name: row[name] for name in _PARAMETERS[row["type"]] if row[name] or name not in _RDMA}
     parameters = " ".join(f'{name}="{_value(value)}"' for name, value in values.items())
     head = (
         f"<{priority}>1 {stamp} {_ascii(host)} {IDENTIFIER} {os.getpid()} {row['type'].upper()}"
@@ -134,10 +136,12 @@ def _text(row: Row) -> tuple[str, str]:
         )
     if row["type"] == "feature":
         reason = f": {row['reason']}" if row["reason"] else ""
-        severity = "notice" if row["state"] == FeatureState.ON else "warning"
+        good = row["state"] == FeatureState.ON or row["reason"] == NO_RDMA_DEVICE
+        severity = "notice" if good else "warning"
         return severity, f"{row['name']} is {row['state']}{reason}"
     who = {"user": "user", "interface": "name", "target": "address"}[row["type"]]
-    counts = tuple(row[name] for name in rows.DELTAS)
+    of_rdma = [row.get(name, 0) for name in rows.RDMA_DELTAS]
+    counts = tuple(row[name] + more for name, more in zip(rows.DELTAS, of_rdma, strict=True))
     return "info", f"{row['type'].capitalize()} {row[who]} {traffic(counts)} in {row['period']:.0f} s"
 
 

@@ -42,9 +42,8 @@ class Deltas:
     def _wanted(self, flows: Table, rows: NDArray[np.intp]) -> NDArray[np.intp]:
         if self._forwarded:
             return rows
-        forwarded = flows.columns["kind"][rows] == FlowKind.FORWARDED.value
-        of_users: NDArray[np.intp] = rows[~forwarded & (flows.columns["uid"][rows] != NOBODY_UID)]
-        return of_users
+        here: NDArray[np.intp] = rows[flows.columns["kind"][rows] != FlowKind.FORWARDED.value]
+        return here
 
     def _take(self, flows: Table, rows: NDArray[np.intp]) -> tuple[NDArray[np.intp], NDArray[np.uint64]]:
         now = flows.counters[rows, :WRITTEN]
@@ -55,6 +54,8 @@ class Deltas:
         anew = _any(now < before)
         delta[anew] = now[anew]  # counts anew: better all of it than a huge number
         active = _any(delta != 0)
+        if not self._forwarded:  # what RoCE was nobody's before its user is known is in nobody's rows
+            active = active[flows.columns["uid"][rows[active]] != NOBODY_UID]
         return rows[active], delta[active]
 
     def _before(self, ids: NDArray[np.uint64]) -> NDArray[np.uint64]:

@@ -8,8 +8,11 @@ NETMOND_IN_BYTES, NETMOND_IN_PACKETS, NETMOND_OUT_BYTES, NETMOND_OUT_PACKETS
                                      wire-true counts of the period; for targets `in` is what went to them
 NETMOND_PERIOD                       seconds the counts were taken over
 NETMOND_SINCE                        Unix time at which counting began
-NETMOND_FEATURE, NETMOND_STATE, NETMOND_PREVIOUS_STATE, NETMOND_REASON
-                                     part of netmond; on, degraded or off; why
+NETMOND_FEATURE, NETMOND_REASON      part of netmond; why it is not on
+NETMOND_RDMA_DEVICE, NETMOND_RDMA_PORT, NETMOND_INTERFACE
+                                     device and number of an RDMA port; its network interface, or nothing
+NETMOND_STATE, NETMOND_PREVIOUS_STATE
+                                     of a part: on, degraded or off; of a port: active, armed, init or down
 NETMOND_LOSS, NETMOND_COUNT, NETMOND_TOTAL, NETMOND_MEANING
                                      line of the loss ledger, how many more, how many in all, what it means
 NETMOND_VERSION, NETMOND_INTERFACES, NETMOND_TARGETS
@@ -25,15 +28,25 @@ Everything comes from comparing a snapshot with the one before.
 
 from __future__ import annotations
 
-import logging
 import math
 from collections.abc import Mapping
 
 from netmond import __version__
 from netmond.config import OutputConfig, read_options
-from netmond.model import COUNTERS, IN_BYTES, OUT_BYTES, Feature, FeatureState, Snapshot, Table
+from netmond.model import (
+    COUNTERS,
+    IN_BYTES,
+    NO_RDMA_DEVICE,
+    OUT_BYTES,
+    Feature,
+    FeatureState,
+    Rdma,
+    Snapshot,
+    Table,
+)
+from netmond.outputs import rdma_events
 from netmond.outputs.limit import Limit, told
-from netmond.outputs.log import Sender, escape, open_sender, severity
+from netmond.outputs.log import INFO, NOTICE, WARNING, Sender, escape, open_sender
 from netmond.outputs.messages import MessageId
 from netmond.settings import Setting, number, whole
 from netmond.users import Names
@@ -51,10 +64,6 @@ OPTIONS = (
         help="how many users and targets a summary names, those with most bytes",
     ),
 )  # fmt: skip
-
-INFO = severity(logging.INFO)
-NOTICE = INFO - 1
-WARNING = severity(logging.WARNING)
 
 #: in_packets, in_bytes, out_packets, out_bytes
 Counts = tuple[int, ...]
@@ -92,6 +101,8 @@ class JournalOutput:
         self._report_features(before, snapshot)
         self._report_losses(snapshot)
         self._report_targets(before, snapshot)
+        for event in rdma_events.changes(before.rdma if before else Rdma(), snapshot.rdma):
+            self._send(*event)
         if self._summed is None:
             self._summed = self._begin_summaries(snapshot)
         if self._period and not self._summed <= snapshot.time < self._summed + self._period:
@@ -135,7 +146,7 @@ class JournalOutput:
             if (old.state, old.reason) == (feature.state, feature.reason):
                 continue
             reason = f": {feature.reason}" if feature.reason else ""
-            good = feature.state is FeatureState.ON
+            good = feature.state is FeatureState.ON or feature.reason == NO_RDMA_DEVICE
             self._send(
                 MessageId.FEATURE, NOTICE if good else WARNING,
                 f"{feature.name} is {feature.state.value}{reason}",

@@ -24,7 +24,7 @@ from collections.abc import Callable, Mapping
 from time import monotonic
 from typing import TextIO
 
-from netmond.config import LOG_LEVELS
+from netmond.config_table import LOG_LEVELS
 from netmond.errors import InvalidArgs
 from netmond.outputs.limit import Limit, told
 from netmond.outputs.messages import MessageId
@@ -50,6 +50,10 @@ def severity(level: int) -> int:
     return next(
         (place for place, name in enumerate(LOG_LEVELS) if level >= LEVELS[name]), len(LOG_LEVELS) - 1
     )
+
+
+INFO, WARNING = severity(logging.INFO), severity(logging.WARNING)
+NOTICE = INFO - 1
 
 
 def escape(text: str) -> str:

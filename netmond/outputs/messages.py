@@ -22,3 +22,6 @@ class MessageId(StrEnum):
     DENIED = "1f7a0f0a4fb54a2a8a274a419b330a28"  #: CALLER_UID, METHOD, OBJECT, REASON
     USER_SUMMARY = "5a6a61a4427942eda71a270a9d42e7d0"  #: USER, USER_UID, PERIOD and the four counters
     TARGET_SUMMARY = "62708b5276e5488685223669b7e0b09f"  #: TARGET, PERIOD and the four counters
+    RDMA_PORT_FOUND = "6fa2a598c6254d6e91c325fe5ab701d9"  #: RDMA_DEVICE, RDMA_PORT, INTERFACE, STATE
+    RDMA_PORT_STATE = "418e29bcebda414cbd656baf10b7f84b"  #: the same and PREVIOUS_STATE
+    RDMA_PORT_GONE = "2a253279b9124cb6a473f9a0470d7e85"  #: the same as when it was found

@@ -73,6 +73,12 @@ def numbers(kind: str, *values: float) -> Any:
     return np.array(values, kind)
 
 
+def without_rdma(count: int) -> dict[str, Any]:
+    """The columns that only RoCE has, for flows of IP."""
+    kinds = {"traffic": "u1", "opcode": "u1", "qpn": "u4", "pkey": "u2", "psn": "u4"}
+    return {name: np.zeros(count, kind) for name, kind in kinds.items()}
+
+
 def flows() -> Table:
     """Two sockets and a peer row of alice, a socket and an overflow row of bob, a forwarded flow."""
     return table(
@@ -89,6 +95,7 @@ def flows() -> Table:
             FlowKind.OVERFLOW,
         ),
         protocol=numbers("u1", 6, 6, 17, 6, 17, 0),
+        **without_rdma(6),
         local=addresses("10.0.0.1", "2001:db8::1", "", "10.0.0.1", "198.51.100.1", ""),
         local_port=numbers("u2", 40001, 40003, 53, 40007, 4500, 0),
         remote=addresses("192.0.2.7", "2001:db8::7", "192.0.2.9", "192.0.2.7", "203.0.113.5", ""),
@@ -194,6 +201,7 @@ def large(count: int = 100_000) -> Snapshot:
         "id": np.arange(count, dtype="u8"),
         "kind": random.integers(0, 2, count).astype("u1"),
         "protocol": random.choice([6, 17], count).astype("u1"),
+        **without_rdma(count),
         "local": octets[0].reshape(-1).view("V16"),
         "remote": octets[1].reshape(-1).view("V16"),
         "local_port": random.integers(1, 65535, count).astype("u2"),

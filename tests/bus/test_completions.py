@@ -12,10 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from netmond.model import PacketLog
+from netmond.model import PacketLog, Rdma
 from tests.bus import snapshots
 from tests.bus.conftest import Host
 from tests.bus.private import DEADLINE, unavailable
+from tests.bus.rdma import rdma
 from tests.bus.terminal import PROMPT, Terminal
 
 ROOT = Path(__file__).parents[2]
@@ -23,7 +24,7 @@ COMPLETIONS = ROOT / "packaging" / "completions"
 SHELLS = ("bash", "zsh", "fish")
 
 VERBS = ["status", "users", "units", "processes", "flows", "interfaces", "user", "target", "log", "top"]
-VERBS += ["interface", "reload", "log-level", "doctor", "selftest", "capture", "path", "sessions"]
+VERBS += ["interface", "reload", "log-level", "doctor", "selftest", "capture", "path", "sessions", "rdma"]
 
 #: Names that a shell must quote, or that bash would break at.
 UNITS = ("app.service", r"dev-sd\x2da.mount", "dbus-:1.3-org.example@0.service")
@@ -45,6 +46,7 @@ def environment(host: Host, tmp_path: Path) -> dict[str, str]:
         targets=snapshots.table(
             [7, 5, 3], address=snapshots.texts(*TARGETS), since=snapshots.numbers("f8", 1.5, 1.5, 1.5)
         ),
+        rdma=Rdma(ports=rdma().ports),
     )
     host.monitor.logs = {13: PacketLog(uid=13, every=1, since=1.5)}
     program = tmp_path / "bin" / "netmonctl"
@@ -161,7 +163,8 @@ def shell(request: pytest.FixtureRequest) -> str:
         ("netmonctl interface add ", ["lo", "veth7"]),
         ("netmonctl interface remove ", ["eth0"]),
         ("netmonctl flows -i ", ["eth0", "lo", "veth7"]),
-        ("netmonctl flows --kind ", ["socket", "peer", "forwarded", "overflow"]),
+        ("netmonctl flows --kind ", ["socket", "peer", "forwarded", "overflow", "roce"]),
+        ("netmonctl flows --traffic-type r", ["roce_v1", "roce_v2"]),
         ("netmonctl flows --pid ", ["101", "103", "201"]),
         ("netmonctl flows --peer 192", ["192.0.2.7", "192.0.2.9"]),
         ("netmonctl flows --proto ", ["tcp", "udp"]),
@@ -175,6 +178,9 @@ def shell(request: pytest.FixtureRequest) -> str:
         ("netmonctl log tail -f -u ", ["games", "news"]),
         ("netmonctl log tail --process ", ["curl", "ssh\N{REPLACEMENT CHARACTER}", "wget"]),
         ("netmonctl log list --sort lost", ["lost_bytes", "lost_packets"]),
+        ("netmonctl rdma -d ", ["mlx5_0", "mlx5_0/1", "mlx5_1", "mlx5_1/1", "rxe0", "rxe0/1"]),
+        ("netmonctl rdma --nccl -d mlx5_1/", ["mlx5_1/1"]),
+        ("netmonctl rdma --sort in_b", ["in_byte_rate", "in_bytes"]),
     ],
 )
 def test_offers(environment: dict[str, str], shell: str, line: str, expected: list[str]) -> None:

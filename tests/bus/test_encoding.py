@@ -10,7 +10,7 @@ import pytest
 from dbus_next._private.marshaller import Marshaller
 from dbus_next.signature import Variant as TheirVariant
 
-from netmond import query
+from netmond import answers, query
 from netmond.bus import marshal, names
 from netmond.bus.authority import Action, Authority, Caller
 from netmond.bus.marshal import Variant
@@ -65,9 +65,9 @@ def test_bodies_are_dbus_nexts(signature: str, values: list[Any]) -> None:
 @pytest.mark.parametrize("list_", query.OPTIONS)
 def test_rows_are_dbus_nexts(list_: str) -> None:
     """All lists, with the types that follow from key and value."""
-    answer = query.select(small(), query.parse(list_, {}), Names())
+    answer = answers.select(small(), query.parse(list_, {}), Names())
     rows = list(answer.rows)
-    meta = query.meta(small(), "all", answer.total)
+    meta = answers.meta(small(), "all", answer.total)
 
     ours = marshal.encode("aa{sv}a{sv}", [iter(rows), meta])
 

@@ -31,13 +31,13 @@ def test_list_flows_in_full(host: Host, admin: Caller) -> None:
     rows, meta = admin.call("ListFlows", OPTIONS, {"limit": ["u", 1], "pid": ["u", 201]})
 
     expected = {
-        "id": 4, "kind": "socket", "protocol": "tcp", "family": 4, "local": "10.0.0.1", "local_port": 40007,
-        "remote": "192.0.2.7", "remote_port": 443, "interface": "eth0", "uid": BOB, "user": "news",
-        "pid": 201, "process": "wget", "unit": "app.service", "first_seen": 1003.5, "last_seen": 2003.5,
-        "srtt_us": 1900, "retransmits": 3, "ended": False, "in_packets": 31, "in_bytes": 3131,
-        "out_packets": 32, "out_bytes": 341, "in_stack_packets": 31, "in_stack_bytes": 3007,
-        "out_stack_packets": 32, "out_stack_bytes": 217, "in_packet_rate": 2.5, "in_byte_rate": 2.5,
-        "out_packet_rate": 2.5, "out_byte_rate": 2.5, "bytes": 3472, "byte_rate": 5.0,
+        "id": 4, "kind": "socket", "traffic_type": "ip", "protocol": "tcp", "family": 4, "local": "10.0.0.1",
+        "local_port": 40007, "remote": "192.0.2.7", "remote_port": 443, "interface": "eth0", "uid": BOB,
+        "user": "news", "pid": 201, "process": "wget", "unit": "app.service", "first_seen": 1003.5,
+        "last_seen": 2003.5, "srtt_us": 1900, "retransmits": 3, "ended": False, "in_packets": 31,
+        "in_bytes": 3131, "out_packets": 32, "out_bytes": 341, "in_stack_packets": 31,
+        "in_stack_bytes": 3007, "out_stack_packets": 32, "out_stack_bytes": 217, "in_packet_rate": 2.5,
+        "in_byte_rate": 2.5, "out_packet_rate": 2.5, "out_byte_rate": 2.5, "bytes": 3472, "byte_rate": 5.0,
     }  # fmt: skip
     assert rows == [expected]
     assert meta == {

@@ -104,6 +104,9 @@ MATRIX: Mapping[str, Mapping[str, Try]] = {
         f"{MANAGER}.ListInterfaces": Try(None, *_LIST),
         f"{MANAGER}.ListBooks": Try(READ_ALL, *_LIST),
         f"{MANAGER}.ListTargets": Try(READ_ALL, *_LIST),
+        f"{MANAGER}.ListRdmaPorts": Try(None, *_LIST),
+        f"{MANAGER}.ListRdmaCounters": Try(None, *_LIST),
+        f"{MANAGER}.ListQueuePairs": Try(None, *_LIST),
         f"{MANAGER}.GetUser": Try(None, ("u", "a{sv}"), (OWN, {})),
         f"{MANAGER}.AddTargets": Try(MANAGE, ("as", "a{sv}"), ([FRESH], {})),
         f"{MANAGER}.RemoveTargets": Try(MANAGE, ("as", "a{sv}"), ([VICTIM], {})),
@@ -157,7 +160,7 @@ WIDER: Mapping[str, Try] = {
         for what, options in (("all", {"scope": ["s", "all"]}), ("foreign", {"user": FOREIGN}))
         for list_ in (
             *("ListUsers", "ListUnits", "ListProcesses", "ListFlows", "ListPacketLogs"),
-            "ListSessions",
+            *("ListQueuePairs", "ListSessions"),
         )
         if (what, list_) not in _WITHOUT_USER
     },

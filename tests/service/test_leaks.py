@@ -43,7 +43,7 @@ QUIET, NOBODY = 65534, 61234
 INTROSPECTABLE = "org.freedesktop.DBus.Introspectable"
 LISTS = (
     *("ListUsers", "ListUnits", "ListProcesses", "ListFlows", "ListInterfaces", "ListTargets"),
-    "ListSessions",
+    *("ListQueuePairs", "ListRdmaPorts", "ListRdmaCounters", "ListSessions"),
 )
 
 
@@ -178,6 +178,7 @@ def test_introspection_shows_no_target(scene: Scene) -> None:
 def test_netmonctl_tells_nothing(scene: Scene) -> None:
     """Every list and page of netmonctl, as text and as JSON, on both of its outputs."""
     lists = [[list_, "-n", "0"] for list_ in ("users", "units", "processes", "flows", "interfaces")]
+    lists += [["rdma", "-n", "0"], ["rdma", "--qp", "-n", "0"]]
     pages = [["status", "-v"], ["user", "alice"], ["user", "bob"], ["flows", "--all"], ["target", "list"]]
     for words in (*lists, *pages):
         for form in ("off", "short"):

@@ -6,11 +6,12 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from netmond.model import Feature, Loss, Snapshot, Table
+from netmond.model import Feature, Loss, Rdma, Snapshot, Table
 from netmond.users import Names
+from tests.bus.rdma import CAROL
 from tests.bus.snapshots import ALICE, BOB, small
 
-NAMES = Names(name_of=lambda uid: {ALICE: "alice", BOB: "bob"}[uid])
+NAMES = Names(name_of=lambda uid: {ALICE: "alice", BOB: "bob", CAROL: "carol"}[uid])
 
 START = 1_795_000_000.0
 
@@ -49,6 +50,7 @@ class History:
     ids: int = 0  #: what is added to flow ids
     features: tuple[Feature, ...] = ()
     losses: tuple[Loss, ...] = ()
+    rdma: Rdma = field(default_factory=Rdma)
     latest: Snapshot = field(default_factory=small)
 
     def snapshot(self, *, grow: int = 0, seconds: float = 10.0) -> Snapshot:
@@ -66,6 +68,7 @@ class History:
             flows=replace(flows, columns={**flows.columns, "id": ids}),
             users=self._grown(base.users), units=self._grown(base.units), targets=self._grown(base.targets),
             interfaces=self._grown(base.interfaces), features=self.features, losses=self.losses,
+            rdma=replace(self.rdma, users=self._grown(self.rdma.users)),
         )  # fmt: skip
         return self.latest
 

@@ -14,13 +14,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from netmond import query
+from netmond import answers, query
 from netmond.config import defaults
 from netmond.errors import NetmondError
 from netmond.export.batches import Sender
 from netmond.export.json_lines import JsonOutput, line
 from netmond.export.spool import MEMORY_BYTES
 from netmond.model import Feature, FeatureState, Loss, Snapshot
+from tests.bus.rdma import rdma
 from tests.unit.history import NAMES, START, History, crowded
 
 FIGURES = ("in_packets", "in_bytes", "out_packets", "out_bytes")
@@ -99,7 +100,7 @@ def totals(snapshot: Snapshot) -> Counter[tuple[str, Any, str]]:
         limits: dict[str, Any] = {"limit": 0, "sort": "bytes"}
         if kind == "interface":
             limits |= {"monitored": True}
-        for row in query.select(snapshot, query.Query(list=list_, **limits), NAMES).rows:
+        for row in answers.select(snapshot, query.Query(list=list_, **limits), NAMES).rows:
             for name in FIGURES:
                 total[kind, row[key], name] = row[name]
     return total
@@ -114,20 +115,42 @@ def test_lines(tmp_path: Path, sink: Sink) -> None:
 
     (alice,) = [each for each in of(lines, "user") if each["user"] == "alice"]
     (row,) = [
-        row for row in query.select(first, query.parse("users", {}), NAMES).rows if row["user"] == "alice"
+        row for row in answers.select(first, query.parse("users", {}), NAMES).rows if row["user"] == "alice"
     ]
     assert list(alice) == [
         "host", "time", "type", "period",
-        "delta_in_packets", "delta_in_bytes", "delta_out_packets", "delta_out_bytes", *row,
+        "delta_in_packets", "delta_in_bytes", "delta_out_packets", "delta_out_bytes",
+        "delta_rdma_in_packets", "delta_rdma_in_bytes", "delta_rdma_out_packets", "delta_rdma_out_bytes",
+        *row,
     ]  # fmt: skip
     assert {**alice, **row} == alice
     assert (alice["time"], alice["period"], alice["delta_in_bytes"]) == (START + 10, 3610.0, 23)
     assert Counter(each["type"] for each in lines) == {
         "user": 2, "unit": 3, "interface": 1, "target": 1, "flow": 6,
     }  # fmt: skip
-    flow_keys = next(iter(query.select(first, query.parse("flows", {}), NAMES).rows)).keys()
+    flow_keys = next(iter(answers.select(first, query.parse("flows", {}), NAMES).rows)).keys()
     assert all(set(flow_keys) - {"uid", "user"} <= each.keys() for each in of(lines, "flow"))
     assert [each["ended"] for each in of(lines, "flow")].count(True) == 1
+
+
+def test_users_by_rdma(tmp_path: Path, sink: Sink) -> None:
+    """Who exchanges nothing else is told, too; what nobody can be named for is of user "unknown"."""
+    output, history = start(tmp_path, sink), History(rdma=rdma())
+    output.write(history.snapshot(grow=22))
+    output.write(history.snapshot(grow=7))
+    first, second = (of(payload, "user") for payload in halves(sink.lines()))
+
+    assert [each["user"] for each in first] == ["alice", "bob", "carol", "unknown"]
+    carol = second[2]
+    assert (carol["delta_in_bytes"], carol["delta_rdma_in_bytes"], carol["rdma_in_bytes"]) == (0, 7, 30)
+    bob = second[1]
+    assert (bob["delta_in_bytes"], bob["delta_rdma_in_bytes"], bob["total_bytes"]) == (7, 0, 60)
+
+
+def halves(lines: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """What came with the first snapshot, and what with the second."""
+    first = [each for each in lines if each["time"] == lines[0]["time"]]
+    return first, lines[len(first) :]
 
 
 def test_only_what_grew_when_it_is_time(tmp_path: Path, sink: Sink) -> None:

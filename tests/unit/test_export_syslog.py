@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from netmond.export.rows import RDMA_DELTAS
 from netmond.export.syslog import MESSAGE, message, messages
 from tests.bus.snapshots import ALICE
 
@@ -33,6 +34,7 @@ def user(name: str = "alice", **more: Any) -> dict[str, Any]:
         for way in ("in", "out")
         for what in ("packets", "bytes")
     }
+    figures |= dict.fromkeys(RDMA_DELTAS, 0)
     return {"type": "user", "period": 59.96, "uid": ALICE, "user": name, **figures, **more}
 
 
@@ -57,6 +59,15 @@ def test_user() -> None:
     )
 
 
+def test_user_of_rdma() -> None:
+    """Its bytes stand behind the others', and the text counts both."""
+    told = message(user(delta_rdma_in_bytes=1024, delta_rdma_out_bytes=0), NOW, "gate", "user")
+
+    values, text = parse(told)
+    assert [(name, values[name]) for name in [*values][-1:]] == [("delta_rdma_in_bytes", "1024")]
+    assert text == "User alice 6.0 KiB in, 5.0 KiB out in 60 s"
+
+
 @pytest.mark.parametrize(
     ("row", "priority", "kind", "text"),
     [
@@ -67,6 +78,8 @@ def test_user() -> None:
         ({"type": "loss", "period": 60.0, "name": "a.b", "delta_count": 3, "count": 5, "meaning": "why"},
          28, b"LOSS", "a.b: 3 more, 5 in all: why"),
         ({"type": "feature", "name": "meter", "state": "on", "reason": ""}, 29, b"FEATURE", "meter is on"),
+        ({"type": "feature", "name": "rdma", "state": "off", "reason": "no RDMA device"}, 29, b"FEATURE",
+         "rdma is off: no RDMA device"),
         ({"type": "feature", "name": "meter", "state": "degraded", "reason": "old"}, 28, b"FEATURE",
          "meter is degraded: old"),
     ],

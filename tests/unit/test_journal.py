@@ -15,7 +15,18 @@ import pytest
 
 from netmond import __version__
 from netmond.config import defaults
-from netmond.model import COUNTERS, Feature, FeatureState, InterfaceInfo, Loss, Snapshot, Table
+from netmond.model import (
+    COUNTERS,
+    NO_RDMA_DEVICE,
+    Feature,
+    FeatureState,
+    InterfaceInfo,
+    Loss,
+    Rdma,
+    RdmaPort,
+    Snapshot,
+    Table,
+)
 from netmond.outputs import audit, journal
 from netmond.outputs.journal import JournalOutput
 from netmond.outputs.limit import BURST, WINDOW
@@ -45,13 +56,14 @@ def snapshot(
     features: tuple[Feature, ...] = (),
     losses: tuple[Loss, ...] = (),
     tick: int = 1,
+    rdma: Rdma | None = None,
 ) -> Snapshot:
     none = Table.empty()
     links = {2: InterfaceInfo(name="eth0", index=2, kind="physical", state="up", monitored=True)}
     return Snapshot(
         tick=tick, time=START + after, interval=1.0, since=START, units=none, processes=none, flows=none,
         interfaces=none, users=table("uid", "u4", users or {}), targets=table("address", "O", targets or {}),
-        features=features, losses=losses, links=links,
+        features=features, losses=losses, links=links, rdma=rdma or Rdma(),
     )  # fmt: skip
 
 
@@ -128,6 +140,17 @@ def test_features() -> None:
         "MESSAGE_ID": "52dfce02103a4e8299b2d7118ec56565", "NETMOND_FEATURE": "meter",
         "NETMOND_STATE": "degraded", "NETMOND_PREVIOUS_STATE": "on", "NETMOND_REASON": "no cgroup2",
     }  # fmt: skip
+
+
+def test_without_rdma() -> None:
+    """That a machine has no such device is worth a notice, and no warning."""
+    there = Journal()
+    off = Feature(name="rdma", state=FeatureState.OFF, reason=NO_RDMA_DEVICE)
+    there.output.write(snapshot(features=(off,)))
+
+    assert [(message, priority) for message, priority, _ in there.of(MessageId.FEATURE)] == [
+        ("rdma is off: no RDMA device", 5)
+    ]
 
 
 def test_losses() -> None:
@@ -251,6 +274,55 @@ def test_ten_thousand_targets_at_once() -> None:
     assert message == "Target 192.0.2.1 added (9980 similar messages left out before)"
 
 
+class TestRdma:
+    """What becomes of RDMA ports."""
+
+    PORT = RdmaPort(device="mlx5_0", port=1, link_layer="InfiniBand", state="active", speed=100_000_000_000)
+    SECOND = RdmaPort(device="rxe0", port=1, link_layer="Ethernet", state="down", netdev="eth0")
+
+    def told(self, *readings: tuple[RdmaPort, ...]) -> list[tuple[str, int, dict[str, str]]]:
+        """Messages about ports when these are read one after the other."""
+        there = Journal()
+        for tick, ports in enumerate(readings):
+            there.output.write(snapshot(tick, rdma=Rdma(ports=ports)))
+        return [each for each in there.sent if "NETMOND_RDMA_DEVICE" in each[2]]
+
+    def test_found_and_gone(self) -> None:
+        """Each once, also those that are there from the beginning."""
+        told = self.told((self.PORT,), (self.PORT,), (self.PORT, self.SECOND), (self.SECOND,))
+
+        assert [(message, priority) for message, priority, _ in told] == [
+            ("RDMA port mlx5_0/1 found: active; InfiniBand, 100 Gbit/s", 6),
+            ("RDMA port rxe0/1 found: down; Ethernet, eth0", 6),
+            ("RDMA port mlx5_0/1 is gone, it was active", 4),
+        ]
+        assert told[1][2] == {
+            "MESSAGE_ID": MessageId.RDMA_PORT_FOUND.value, "NETMOND_RDMA_DEVICE": "rxe0",
+            "NETMOND_RDMA_PORT": "1", "NETMOND_INTERFACE": "eth0", "NETMOND_STATE": "down",
+        }  # fmt: skip
+
+    def test_states(self) -> None:
+        """To fall from active is a warning; to come up is worth a notice; other facts are no event."""
+        down = replace(self.PORT, state="down", physical_state="polling")
+        init = replace(self.PORT, state="init", physical_state="link-up")
+        told = self.told(
+            (self.PORT,), (down,), (replace(down, physical_state="disabled"),), (init,), (self.PORT,)
+        )
+
+        assert [(message, priority) for message, priority, _ in told[1:]] == [
+            ("RDMA port mlx5_0/1 is down (polling), it was active", 4),
+            ("RDMA port mlx5_0/1 is init (link-up), it was down", 5),
+            ("RDMA port mlx5_0/1 is active, it was init", 5),
+        ]
+        assert told[1][2]["NETMOND_PREVIOUS_STATE"] == "active"
+
+    def test_many_at_once(self) -> None:
+        """Limited like all else."""
+        ports = tuple(replace(self.PORT, device=f"mlx5_{number}") for number in range(100))
+
+        assert len(self.told(ports)) == BURST
+
+
 class TestSummary:
     def test_users_and_targets(self) -> None:
         """Each period those with most bytes, with what they had in that period."""
@@ -360,8 +432,16 @@ class TestCatalogue:
         there = Journal()
         loss = Loss(name="meter.no-slot", count=1, meaning="full")
         off = Feature(name="meter", state=FeatureState.OFF)
-        there.output.write(snapshot(1, targets={"192.0.2.1": zero}, features=(off,), losses=(loss,)))
-        there.output.write(snapshot(4000, targets={"192.0.2.2": (1, 1, 1, 1)}, users={1009: (1, 1, 1, 1)}))
+        ports = (TestRdma.PORT, TestRdma.SECOND)
+        there.output.write(
+            snapshot(1, targets={"192.0.2.1": zero}, features=(off,), losses=(loss,), rdma=Rdma(ports=ports))
+        )
+        there.output.write(
+            snapshot(
+                4000, targets={"192.0.2.2": (1, 1, 1, 1)}, users={1009: (1, 1, 1, 1)},
+                rdma=Rdma(ports=(replace(ports[0], state="down"),)),
+            )
+        )  # fmt: skip
         there.output.close()
         reloaded([])
         audit.changed(1009, "/org/netmond1", "org.netmond1.Manager", "Reload", [])

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from netmond.config import LOG_LEVELS
+from netmond.config_table import LOG_LEVELS
 from netmond.errors import InvalidArgs
 from netmond.outputs import limit, log
 from netmond.outputs.messages import MessageId

@@ -19,7 +19,7 @@ DOC = "{http://www.freedesktop.org/dbus/1.0/doc.dtd}doc"
 #: Takes an action only for what belongs to others; decided in viewing.py, packetlogs.py and sessions.py.
 PARTLY = {
     **dict.fromkeys(("ListUsers", "ListUnits", "ListProcesses", "ListFlows", "GetUser"), Action.READ_ALL),
-    **dict.fromkeys(("ListPacketLogs", "OpenLog", "ListSessions"), Action.READ_ALL),
+    **dict.fromkeys(("ListQueuePairs", "ListPacketLogs", "OpenLog", "ListSessions"), Action.READ_ALL),
     "StopSession": Action.MANAGE,
 }
 
