@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from netmonctl import capture_read
 from netmonctl.arguments import Commands, add_options
 from netmonctl.capture_files import MILLION, File, Ring, writing
 from netmonctl.capture_lines import Lines, Objects
@@ -29,7 +30,7 @@ Take = Callable[[Running], None]
 
 def add_parsers(commands: Commands) -> None:
     parser = commands.add("capture", run, "packets as they pass, with user, process and unit")
-    files = ("write", "file_size", "file_duration", "file_count")
+    files = ("read", "write", "file_size", "file_duration", "file_count")
     ends = ("count", "duration")
     shown = ("hex", "ascii", "habits")
     several = ("interface", "user", "unit", "process", "pid")
@@ -41,6 +42,9 @@ def add_parsers(commands: Commands) -> None:
 
 def run(args: Namespace, client: Client, out: Output) -> None:
     _check(args)
+    if args.read is not None:
+        capture_read.run(args, _printer(args, out), out)
+        return
     chosen = options(args)
     with _output(args, out) as (take, begin, sink):
         session = client.start_capture(chosen)
@@ -106,8 +110,7 @@ def _output(args: Namespace, out: Output) -> Iterator[tuple[Take, Callable[[], N
     """How to take what comes, what to do before that, and the descriptor that somebody may cease to read."""
     if args.write is None:
         sink = _descriptor(out)
-        lines = Lines(out.style, hexadecimal=args.hex, characters=args.ascii)
-        printer: Lines | Objects = lines if args.json == "off" else Objects()
+        printer = _printer(args, out)
         yield lambda running: _print(running, printer, out), _nothing, sink
     elif args.write == STDOUT:
         if out.terminal:
@@ -128,6 +131,12 @@ def _output(args: Namespace, out: Output) -> Iterator[tuple[Take, Callable[[], N
             yield lambda running: _fill(running, ring), ring.begin, None
         finally:
             ring.close()
+
+
+def _printer(args: Namespace, out: Output) -> Lines | Objects:
+    if args.json != "off":
+        return Objects()
+    return Lines(out.style, hexadecimal=args.hex, characters=args.ascii)
 
 
 def _nothing() -> None:

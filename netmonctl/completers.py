@@ -6,6 +6,7 @@ from argparse import Action, Namespace
 from collections.abc import Iterable
 from typing import Any
 
+from netmonctl.calls import NOBODY_UID
 from netmonctl.errors import CtlError
 
 #: A person waits for the Tab key: rather no values than late ones.
@@ -54,7 +55,8 @@ def targets(prefix: str, action: Action, parsed_args: Namespace, **_: Any) -> li
 
 def users(prefix: str, **_: Any) -> list[str]:
     """Users with figures that the caller may see."""
-    return _values("Users", "user", prefix)
+    known = (row for row in _rows("Users") if row["uid"] != NOBODY_UID)
+    return _matching((str(row["user"]) for row in known), prefix)
 
 
 def more_users(prefix: str, action: Action, parsed_args: Namespace, **_: Any) -> list[str]:
@@ -107,6 +109,13 @@ def unmonitored(prefix: str, **_: Any) -> list[str]:
     return _values("Interfaces", "name", prefix, monitored=False)
 
 
+def devices(prefix: str, **_: Any) -> list[str]:
+    """RDMA devices; their ports behind a slash."""
+    rows = _rows("RdmaPorts")
+    ports = (f"{row['device']}/{row['port']}" for row in rows)
+    return _matching([*ports, *(str(row["device"]) for row in rows)], prefix)
+
+
 def sessions(prefix: str, action: Action, parsed_args: Namespace, **_: Any) -> list[str]:
     """Sessions that are under way, but those already on the line."""
     given = {str(number) for number in getattr(parsed_args, action.dest, None) or ()}
@@ -124,6 +133,9 @@ def sort_keys(prefix: str, parsed_args: Namespace, **_: Any) -> list[str]:
     verb = str(getattr(parsed_args, "verb", ""))
     groups = {"target list": "Targets", "log list": "PacketLogs", "sessions list": "Sessions"}
     what = groups.get(verb, verb.capitalize())
+    if verb == "rdma":
+        pairs = getattr(parsed_args, "queue_pairs", False)
+        what = "QueuePairs" if pairs else "RdmaPorts"
     row: dict[str, Any] = next(iter(_rows(what, limit=1)), {})
     return _matching((key for key, value in row.items() if not isinstance(value, dict)), prefix)
 

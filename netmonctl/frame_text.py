@@ -10,16 +10,20 @@ import struct
 from collections.abc import Iterator
 from typing import Any
 
+from netmonctl import frame_rdma as rdma
 from netmonctl import frame_transport as transport
 from netmonctl.frame_line import Line, ipv4, ipv6, mac
 
-ETHERNET, RAW = 1, 101  # pcap-linktype(7)
+ETHERNET, RAW, ERF, INFINIBAND = 1, 101, 197, 247  # pcap-linktype(7)
+
+#: The extensible record format has a header of its own: ibdump(1) writes it, type 21 is InfiniBand.
+_ERF_HEADER, _ERF_INFINIBAND = 16, 21
 
 _ARP, _IPV4, _IPV6 = 0x0806, 0x0800, 0x86DD
 _TAGS = {0x8100, 0x88A8, 0x9100}  # IEEE Std 802.1Q, 802.1ad, and what came before it
 _ETHERTYPES = {
     0x8847: "MPLS", 0x8863: "PPPoE D", 0x8864: "PPPoE S", 0x888E: "EAPOL", 0x88B5: "experimental",
-    0x88CC: "LLDP", 0x8906: "FCoE", 0x8915: "RoCE",
+    0x88CC: "LLDP", 0x8906: "FCoE",
 }  # fmt: skip
 
 _HOP_BY_HOP, _ROUTING, _FRAGMENT, _AUTHENTICATION, _OPTIONS = 0, 43, 44, 51, 60
@@ -39,6 +43,10 @@ def summary(linktype: int, data: bytes, length: int) -> tuple[str, dict[str, Any
         elif linktype == RAW:
             line.layer = "ip"
             _packet(line, _IPV6 if data[0] >> 4 == 6 else _IPV4, data, length)
+        elif linktype == INFINIBAND:
+            rdma.infiniband(line, data, length)
+        elif linktype == ERF and data[8] == _ERF_INFINIBAND:
+            rdma.infiniband(line, data[_ERF_HEADER:], length - _ERF_HEADER)
         else:
             line.add(f"link type {linktype}, length {length}")
     except (struct.error, IndexError, ValueError):
@@ -69,6 +77,9 @@ def _ethernet(line: Line, data: bytes, length: int) -> None:
         line.know(vlans=vlans)
     if kind in (_ARP, _IPV4, _IPV6):
         _packet(line, kind, data[start:], length - start)
+        return
+    if kind == rdma.ROCE_ETHERTYPE:
+        rdma.roce_v1(line, data[start:], length - start)
         return
     name = "802.3" if kind < 0x600 else f"ethertype {_ETHERTYPES.get(kind, 'Unknown')} ({kind:#06x})"
     line.know(ethertype=kind)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator
 
+from netmonctl import frame_rdma as rdma
 from netmonctl.frame_line import Line, ipv4, ipv6
 
 _NAMES = {
@@ -114,6 +115,9 @@ def _udp(line: Line, ends: tuple[str, str], data: bytes, length: int) -> None:
     # 0: a jumbogram (RFC 2675), or one that is not cut in segments yet.
     payload = (size or length) - 8
     line.know(payload=payload)
+    if destination == rdma.ROCE_PORT and rdma.is_roce(data[8:]):
+        rdma.roce_v2(line, data[8:], payload)
+        return
     line.add(f"UDP, length {payload}" if payload >= 0 else f"truncated-udplength {size}")
 
 

@@ -121,7 +121,7 @@ def _columns(view: str) -> list[Column]:
     for column in LISTS[view].columns:
         if column.key.endswith("_rate"):
             column = replace(column, drop=0)
-        elif column.key in ("in_bytes", "out_bytes"):
+        elif column.key.endswith(("in_bytes", "out_bytes")):
             column = replace(column, drop=2)
         out.append(column)
     return out

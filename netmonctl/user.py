@@ -4,20 +4,21 @@ from __future__ import annotations
 
 from argparse import Namespace
 
-from netmonctl import completers, lists
+from netmonctl import completers
 from netmonctl.arguments import Commands, add_options, with_completer
 from netmonctl.client import Client
 from netmonctl.errors import CtlError, ExitCode, usage
+from netmonctl.list_columns import FLOWS, PEERS, PROCESSES, UNITS
 from netmonctl.output import Answer, Output, present
 from netmonctl.render import Column, Row, Style, escape, packet_rate, plural, rate, size, table
 
 TOP = 10  #: rows of each table
 
 SECTIONS: tuple[tuple[str, str, tuple[Column, ...]], ...] = (
-    ("Top peers", "peers", lists.PEERS),
-    ("Top units", "units", lists.UNITS),
-    ("Top processes", "processes", tuple(c for c in lists.PROCESSES if c.key != "user")),
-    ("Top flows", "flows", tuple(c for c in lists.FLOWS if c.key != "user")),
+    ("Top peers", "peers", PEERS),
+    ("Top units", "units", UNITS),
+    ("Top processes", "processes", tuple(c for c in PROCESSES if c.key != "user")),
+    ("Top flows", "flows", tuple(c for c in FLOWS if c.key != "user")),
 )
 
 
@@ -70,6 +71,7 @@ def page(row: Row, style: Style) -> list[str]:
     head = f"{escape(str(row['user']))} ({row['uid']})"
     lines = [f"{style.paint(style.dot(True), 'green')} {style.paint(head, 'bold')}"]
     lines += [f"{name:>9}: {value}" for name, value in traffic(row, style)]
+    lines += [f"{name:>9}: {value}" for name, value in rdma(row, style)]
     lines.append(f"{'Flows':>9}: {row['flow_count']} open")
     for title, key, columns in SECTIONS:
         if rows := row.get(key):
@@ -86,6 +88,21 @@ def traffic(row: Row, style: Style) -> tuple[tuple[str, str], ...]:
         ("Outbound", _sum(row["out_bytes"], row["out_packets"], style)),
         ("Total", _sum(count, packets, style)),
         ("Rate", f"in {_speed(row, 'in', style)}, out {_speed(row, 'out', style)}"),
+    )
+
+
+def rdma(row: Row, style: Style) -> tuple[tuple[str, str], ...]:
+    """The same of RDMA, and with it; nothing for those who have none."""
+    sides, pairs = ("in", "out"), row.get("queue_pairs", 0)
+    if not any((pairs, *(row.get(f"rdma_{side}_bytes") for side in sides))):
+        return ()
+    moved = [_sum(row[f"rdma_{side}_bytes"], row[f"rdma_{side}_packets"], style) for side in sides]
+    speeds = [f"{side} {rate(row[f'rdma_{side}_byte_rate'], style.si)}" for side in sides]
+    return (
+        ("RDMA in", moved[0]),
+        ("RDMA out", moved[1]),
+        ("RDMA rate", f"{', '.join(speeds)}, {plural(pairs, 'open queue pair')}"),
+        ("IP + RDMA", f"{size(row['total_bytes'], style.si)}, {rate(row['total_byte_rate'], style.si)}"),
     )
 
 

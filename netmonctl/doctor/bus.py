@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from netmonctl.client import BUS_TEXTS, NAME, Call
+from netmonctl.calls import BUS_TEXTS, NAME, Call
 from netmonctl.doctor.facts import Facts, to_bus
 from netmonctl.doctor.finding import Finding, failed, ok, unknown, warning
 from netmonctl.doctor.host import Host, installing

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from netmonctl.doctor import bus, cgroups, clock, journal, kernel, service, storage
+from netmonctl.doctor import bus, cgroups, clock, journal, kernel, rdma, service, sessions, storage
 from netmonctl.doctor.facts import Facts, gather
 from netmonctl.doctor.features import features
 from netmonctl.doctor.finding import Finding, unknown
@@ -16,8 +16,8 @@ Check = Callable[[Host, Facts], Finding]
 
 SECTIONS: Mapping[str, Mapping[str, Check]] = {
     "Service": service.CHECKS | bus.CHECKS,
-    "Kernel": kernel.CHECKS | cgroups.CHECKS,
-    "Surroundings": storage.CHECKS | journal.CHECKS | clock.CHECKS,
+    "Kernel": kernel.CHECKS | cgroups.CHECKS | sessions.CHECKS,
+    "Surroundings": storage.CHECKS | journal.CHECKS | clock.CHECKS | rdma.CHECKS,
 }
 
 

@@ -9,7 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
-from netmonctl.client import MANAGER, NAME, PATH, Call
+from netmonctl.calls import MANAGER, NAME, PATH, Call
 from netmonctl.doctor.host import Host
 from netmonctl.errors import CtlError
 
@@ -19,7 +19,7 @@ UNIT = "netmond.service"
 _PROPERTIES = (
     "LoadState", "UnitFileState", "ActiveState", "SubState", "Result", "ExecMainStatus", "NRestarts",
     "MainPID", "InvocationID", "NeedDaemonReload", "User", "AmbientCapabilities", "CapabilityBoundingSet",
-    "LimitMEMLOCK", "ActiveEnterTimestamp",
+    "LimitMEMLOCK", "ActiveEnterTimestamp", "SystemCallFilter",
 )  # fmt: skip
 
 

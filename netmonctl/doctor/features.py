@@ -15,6 +15,10 @@ NEEDS: Mapping[str, tuple[str, ...]] = {
     "meter": (*_PROGRAMS, "cgroups", "tracing", "lockdown"),
     "interfaces": _PROGRAMS,
     "targets": _PROGRAMS,
+    "packetlog": (*_PROGRAMS, "log-directory"),
+    "capture": (*_PROGRAMS, "libpcap"),
+    "path": (*_PROGRAMS, "tracing", "lockdown", "probes"),
+    "rdma": ("rdma",),
     "restart": ("bpffs", "run-directory"),
     "bus": ("bus", "bus-policy", "activation"),
     "polkit": ("polkit",),
@@ -22,8 +26,8 @@ NEEDS: Mapping[str, tuple[str, ...]] = {
     "output.journal": ("journal",),
 }
 
-#: What netmond says of a part that nobody wants, and parts that a machine may well do without.
-_UNWANTED = ("disabled by configuration", "switched off by")
+#: What netmond says of a part that nobody wants or has a use for, and parts that a machine may do without.
+_UNWANTED = ("disabled by configuration", "switched off by", "no RDMA device")
 _OPTIONAL = ("polkit", "restart")
 
 _SEVERITIES = {"on": Severity.FINE, "degraded": Severity.WARNING, "off": Severity.FAILED}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from netmonctl.client import Call
+from netmonctl.calls import Call
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,6 +62,9 @@ class Host(Protocol):
     def exists(self, path: str) -> bool:
         """Whether there is a file or directory."""
 
+    def names(self, path: str) -> list[str]:
+        """What a directory has in it, in order. FileNotFoundError: it is not there."""
+
     def points_to(self, path: str) -> str:
         """The last component of what a symbolic link leads to."""
 
@@ -70,6 +73,9 @@ class Host(Protocol):
 
     def clock(self) -> Clock:
         """The system's clock."""
+
+    def loads(self, library: str) -> bool:
+        """Whether the dynamic linker finds a library of this name, such as libpcap.so.0.8."""
 
     def merges_on_receive(self, device: str) -> bool:
         """Whether a network interface has large receive offload (LRO) switched on."""

@@ -56,11 +56,11 @@ def hooks(host: Host, facts: Facts) -> Finding:
     """What the kernel was built with."""
     name = "hooks"
     try:
-        config, where = _config(host)
+        config, where = build_options(host)
     except OSError:
         return unknown(name, f"neither /proc/config.gz nor /boot/config-{host.release} can be read here")
     wanted = _HOOKS | (_TC_HOOKS if facts.kernel < WITH_TCX else _TCX_HOOKS)
-    missing = {option: loss for option, loss in wanted.items() if not _has(config, option)}
+    missing = {option: loss for option, loss in wanted.items() if not has_option(config, option)}
     if missing:
         losses = ", ".join(dict.fromkeys(missing.values()))
         return failed(
@@ -71,7 +71,7 @@ def hooks(host: Host, facts: Facts) -> Finding:
     return ok(name, "the kernel has all that programs are attached to", f"{where}: {', '.join(wanted)}")
 
 
-def _config(host: Host) -> tuple[str, str]:
+def build_options(host: Host) -> tuple[str, str]:
     """What the kernel was built with, and which file says so."""
     try:
         return gzip.decompress(host.read("/proc/config.gz")).decode(), "/proc/config.gz"
@@ -80,12 +80,12 @@ def _config(host: Host) -> tuple[str, str]:
         return text(host, path), path
 
 
-def _has(config: str, option: str) -> bool:
+def has_option(config: str, option: str) -> bool:
     return re.search(rf"^{option}=[ym]$", config, re.MULTILINE) is not None
 
 
 def tracing(host: Host, facts: Facts) -> Finding:
-    """What programs trace: neither tracepoints nor kprobes, but one iterator."""
+    """What the meter's programs trace: one iterator. Those of a path: `sessions.probes`."""
     name = "tracing"
     try:
         types = host.read(BTF)
@@ -97,7 +97,7 @@ def tracing(host: Host, facts: Facts) -> Finding:
     return ok(
         name,
         "the kernel has all that is traced",
-        f"{', '.join(_TRACED)}; netmond uses no tracepoints and no kprobes",
+        f"{', '.join(_TRACED)}; only a path uses more: see probes",
     )
 
 
@@ -131,10 +131,10 @@ def _jit_as_built(host: Host) -> Finding:
     """Settings are shown in the host's network namespace only, but some kernels leave no choice."""
     cause = f"there is no {JIT}: no JIT, or not the host's network namespace"
     try:
-        config, where = _config(host)
+        config, where = build_options(host)
     except OSError:
         return unknown("jit", cause)
-    if _has(config, "CONFIG_BPF_JIT_ALWAYS_ON"):
+    if has_option(config, "CONFIG_BPF_JIT_ALWAYS_ON"):
         return ok("jit", "programs are compiled", f"{where}: CONFIG_BPF_JIT_ALWAYS_ON")
     return unknown("jit", cause)
 

@@ -8,7 +8,8 @@ import subprocess
 from array import array
 from typing import Any
 
-from netmonctl.client import Call, Client
+from netmonctl.calls import Call
+from netmonctl.client import Client
 from netmonctl.doctor.host import Clock, Ran, Space
 
 #: Seconds a program may take.
@@ -64,6 +65,9 @@ class Machine:
             return False
         return True
 
+    def names(self, path: str) -> list[str]:
+        return sorted(os.listdir(path))
+
     def points_to(self, path: str) -> str:
         return os.path.basename(os.readlink(path))
 
@@ -88,6 +92,13 @@ class Machine:
             synchronised=state != _TIME_ERROR and not timex.status & _STA_UNSYNC,
             max_error=timex.maxerror / 1e6,
         )
+
+    def loads(self, library: str) -> bool:
+        try:
+            ctypes.CDLL(library)
+        except OSError:
+            return False
+        return True
 
     def merges_on_receive(self, device: str) -> bool:
         import fcntl

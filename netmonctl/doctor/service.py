@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from netmonctl import __version__
-from netmonctl.client import NAME
+from netmonctl.calls import NAME
 from netmonctl.doctor.facts import UNIT, Facts
 from netmonctl.doctor.finding import Finding, failed, ok, unknown, warning
 from netmonctl.doctor.host import Host, installing, text

@@ -18,12 +18,14 @@ from markup import Entry, Notes, definitions, literal, plain, sentence
 
 from netmonctl import top
 from netmonctl.__main__ import parsers
-from netmonctl.arguments import COMMON, OPTIONS
 from netmonctl.errors import ExitCode
-from netmond.config import SETTINGS, argument_parser
+from netmonctl.options import COMMON, OPTIONS
+from netmonctl.rdma_verdict import MEANINGS
+from netmond.config import argument_parser
+from netmond.config_table import SETTINGS
 from netmond.errors import NetmondError
 from netmond.export import metrics, xtrace
-from netmond.export.metrics import Family
+from netmond.export.families import Family
 from netmond.export.options import OPTIONS as EXPORTED
 from netmond.kernel.wire import INTERFACE_LOSSES, SOCKET_LOSSES
 from netmond.outputs import audit, csv, journal, log
@@ -163,6 +165,13 @@ def top_keys(notes: Notes) -> str:
     return definitions((Entry(key, f"**{plain(key)}**", sentence(meaning)) for key, meaning in lines), notes)
 
 
+def rdma_verdicts(notes: Notes) -> str:
+    """How an RDMA port can fare, with the thresholds."""
+    return definitions(
+        (Entry(state, f"**{state}**", sentence(text)) for state, text in MEANINGS.items()), notes
+    )
+
+
 def exit_codes(notes: Notes) -> str:
     """The exit status of netmonctl; the page says what each means."""
     return definitions((Entry(code.name, f"**{code.value}**", None) for code in ExitCode), notes)
@@ -255,6 +264,7 @@ REFERENCES: Mapping[str, Callable[..., str]] = {
     "client-options": client_options,
     "commands": commands,
     "keys": keys,
+    "rdma-verdicts": rdma_verdicts,
     "exit-codes": exit_codes,
     "top-keys": top_keys,
     "errors": errors,

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ from tests.kernel.conftest import Scene
 from tests.kernel.deadline import DEADLINE
 from tests.kernel.running import ROOT, Netmond
 from tests.kernel.strangers import XDP, stranger
+from tests.unit.rdma_tree import RdmaTree
 
 XDP_PASS = 2
 
@@ -100,6 +102,41 @@ def test_running(shared: Scene, netmond: Netmond) -> None:
     assert f"pid {netmond.pid}" in found["service.service"]["details"]
     assert [name for name, each in found.found.items() if each["severity"] == "failed"] == []
     assert found.code == 0
+
+
+def test_captures_and_paths(netmond: Netmond) -> None:
+    """Whether filters can be had, and how functions can be seen: what a session finds is told."""
+    said = netmond.ctl("capture", "-i", "lo", "--duration", "0.1", "udp port 9")
+    stages = json.loads(netmond.ctl("path", "-d", "--json").out)
+    kinds = {str(stage["hook"]).partition(":")[0] for stage in stages}
+
+    found = examine(netmond)
+
+    assert (found["kernel.libpcap"]["state"] == "ok") == (said.code == 0), said
+    for kind in kinds & {"fentry", "kprobe"}:  # a kernel may have them and refuse them
+        assert (found["kernel.probes"]["state"], kind in found["kernel.probes"]["cause"]) == ("ok", True)
+
+
+def test_rdma(netmond: Netmond, tmp_path: Path) -> None:
+    """Devices as sysfs has them; a machine that has none is well, and nobody is told to do anything."""
+    tree = RdmaTree(tmp_path)
+    classes = tree.root.parent
+    (classes / "infiniband_verbs").mkdir()
+    mount = f"mount --bind {classes} /sys/class"
+
+    none = examine(netmond, mounts=mount)["surroundings.rdma"]
+    tree.rxe()
+    soft = examine(netmond, mounts=mount)["surroundings.rdma"]
+    tree.mlx5(ports=2)
+    tree.state("mlx5_0", 2, state="2: INIT", physical="5: LinkUp")
+    adapter = examine(netmond, mounts=mount)["surroundings.rdma"]
+
+    assert (none["state"], none["cause"], none["remedy"]) == ("ok", "no RDMA device", "")
+    assert (soft["state"], soft["cause"]) == ("ok", "1 port, 1 active, with counters")
+    assert adapter["cause"] == "mlx5_0/2 has a link, but no subnet manager has activated it"
+    assert adapter["details"][:3] == [
+        "mlx5_0/1: active, InfiniBand", "mlx5_0/2: init, InfiniBand", "rxe0/1: active, Ethernet",
+    ]  # fmt: skip
 
 
 def test_ordinary_user(netmond: Netmond) -> None:

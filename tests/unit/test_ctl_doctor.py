@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 
 from netmonctl.__main__ import main
-from netmonctl.client import Call, Client
+from netmonctl.calls import Call
+from netmonctl.client import Client
 from netmonctl.doctor import machine
 from netmonctl.doctor.examination import Section, examine
 from netmonctl.doctor.finding import Finding, Severity, failed, ok, unknown, warning
@@ -197,11 +198,19 @@ def test_files(host: Machine, tmp_path: Path) -> None:
 
     assert host.read(f"{tmp_path}/file") == b"text\n"
     assert host.points_to(f"{tmp_path}/link") == "virtio_net"
+    assert host.names(str(tmp_path)) == ["file", "link"]
     assert host.exists(str(tmp_path))
     assert not host.exists(f"{tmp_path}/other")
     assert not host.exists(f"{tmp_path}/file/below")
-    with pytest.raises(FileNotFoundError):
-        host.read(f"{tmp_path}/other")
+    for look in (host.read, host.names):
+        with pytest.raises(FileNotFoundError):
+            look(f"{tmp_path}/other")
+
+
+def test_libraries(host: Machine) -> None:
+    """One that the dynamic linker finds, and one that nobody has."""
+    assert host.loads("libc.so.6")
+    assert not host.loads("libnosuchlibrary.so.7")
 
 
 def test_space(host: Machine, tmp_path: Path) -> None:

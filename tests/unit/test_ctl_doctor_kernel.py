@@ -9,6 +9,7 @@ from tests.unit.patient import (
     HYBRID,
     MOUNTS,
     Case,
+    Illness,
     assert_found,
     both,
     compressed,
@@ -16,6 +17,7 @@ from tests.unit.patient import (
     forbidden,
     gone,
     release,
+    unit,
 )
 
 WARNING, FAILED, UNKNOWN, FINE = Severity.WARNING, Severity.FAILED, Severity.UNKNOWN, Severity.FINE
@@ -25,6 +27,17 @@ BTF, LOCKDOWN = "/sys/kernel/btf/vmlinux", "/sys/kernel/security/lockdown"
 NO_CGROUP2 = MOUNTS.replace("cgroup2 cgroup2", "tmpfs tmpfs")
 ONLY_V1 = HYBRID.replace("cgroup2 cgroup2 rw", "tmpfs tmpfs rw")
 CONTAINER = MOUNTS.replace("0:29 / /sys", "0:29 /../../machine.slice /sys")
+
+CONFIG = "/boot/config-6.1.0-28-amd64"
+FENTRY = "CONFIG_FUNCTION_TRACER=y\nCONFIG_DYNAMIC_FTRACE_WITH_DIRECT_CALLS=y\n"
+
+
+def kprobes(paranoid: str) -> Illness:
+    """The kernel has them, for those whom the sysctl allows them."""
+    return both(
+        file("/sys/bus/event_source/devices/kprobe/type", "8\n"),
+        file("/proc/sys/kernel/perf_event_paranoid", paranoid),
+    )
 
 
 KERNEL: dict[str, Case] = {
@@ -89,6 +102,42 @@ KERNEL: dict[str, Case] = {
         file("/proc/self/mountinfo", CONTAINER),
         "cgroups", WARNING, "shows only /../../machine.slice", "--cgroupns",
     ),
+    "no libpcap": (
+        lambda patient: patient.libraries.clear(),
+        "libpcap", WARNING, "captures cannot have filters", "apt install libpcap0.8",
+    ),
+    "libpcap of others": (
+        lambda patient: patient.libraries.symmetric_difference_update({"libpcap.so.0.8", "libpcap.so.1"}),
+        "libpcap", FINE, "is there", "",
+    ),
+    "fentry": (file(CONFIG, FENTRY), "probes", FINE, "can be seen by fentry", ""),
+    "neither fentry nor kprobes": (
+        file(CONFIG, "CONFIG_FUNCTION_TRACER=y\n"),
+        "probes", WARNING, "neither fentry nor kprobes: stages of a path", "boot a kernel",
+    ),
+    "kprobes": (both(file(CONFIG, ""), kprobes("2\n")), "probes", FINE, "can be seen by kprobes", ""),
+    "kprobes for root only": (
+        both(file(CONFIG, ""), kprobes("3\n")),
+        "probes", WARNING, "perf_event_paranoid is 3", "sysctl -w kernel.perf_event_paranoid=2",
+    ),
+    "kprobes outside the sandbox": (
+        both(file(CONFIG, ""), kprobes("-1\n"), unit(SystemCallFilter="bpf read write")),
+        "probes", WARNING, "its sandbox forbids them", "SystemCallFilter=perf_event_open",
+    ),
+    "kprobes in the sandbox": (
+        both(file(CONFIG, ""), kprobes("2\n"), unit(SystemCallFilter="bpf perf_event_open read")),
+        "probes", FINE, "can be seen by kprobes", "",
+    ),
+    "kprobes among what the sandbox forbids": (
+        both(file(CONFIG, ""), kprobes("2\n"), unit(SystemCallFilter="~mount perf_event_open")),
+        "probes", WARNING, "its sandbox forbids them", "SystemCallFilter=perf_event_open",
+    ),
+    "kprobes, twice forbidden": (
+        both(file(CONFIG, ""), kprobes("4\n"), unit(SystemCallFilter="bpf read write")),
+        "probes", WARNING, "forbids them and /proc/sys/kernel/perf_event_paranoid is 4",
+        "systemctl restart netmond.service; sysctl -w",
+    ),
+    "no configuration to see": (gone("/boot"), "probes", UNKNOWN, "neither /proc/config.gz nor /boot", ""),
     "mounts hidden": (forbidden("/proc/self/mountinfo"), "cgroups", UNKNOWN, "only root may look", "sudo"),
 }  # fmt: skip
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from netmonctl.client import BUS_TEXTS
+from netmonctl.calls import BUS_TEXTS
 from netmonctl.doctor.finding import Severity
 from netmonctl.errors import CtlError
 from tests.unit.patient import (

@@ -17,10 +17,12 @@ from xml.etree import ElementTree
 import pytest
 
 import netmonctl.__main__ as netmonctl
-from netmonctl.arguments import OPTIONS, arrange
+from netmonctl.arguments import arrange
 from netmonctl.doctor.examination import SECTIONS
 from netmonctl.errors import ExitCode
-from netmond.config import SETTINGS, argument_parser, load, read_options
+from netmonctl.options import OPTIONS
+from netmond.config import argument_parser, load, read_options
+from netmond.config_table import SETTINGS
 from netmond.export import metrics, xtrace
 from netmond.export.options import OPTIONS as EXPORTED
 from netmond.kernel.wire import INTERFACE_LOSSES, SOCKET_LOSSES
