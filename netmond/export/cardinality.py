@@ -26,8 +26,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from netmond.model import IN_BYTES, NOBODY_UID, OUT_BYTES, FlowKind, Snapshot
+from netmond.model import IN_BYTES, NOBODY_UID, OUT_BYTES, FlowKind, Snapshot, TrafficType
 from netmond.outputs.deltas import WRITTEN, Deltas
+from netmond.rdma import opcodes
 
 #: Seconds of a round. Who looks at least as often sees every value: Prometheus usually does, once a minute.
 ROUND = 90.0
@@ -52,6 +53,9 @@ class FlowLabels(NamedTuple):
     user: str
     unit: str
     process: str
+    traffic_type: str  #: ip, roce_v1 or roce_v2; the rest is of RoCE only
+    opcode: str  #: by name
+    queue_pair: str  #: the destination's
 
     @staticmethod
     def other() -> FlowLabels:
@@ -176,6 +180,8 @@ class TopFlows:
     def _describe(self, snapshot: Snapshot, row: int) -> FlowLabels:
         columns = {name: column[row] for name, column in snapshot.flows.columns.items()}
         uid, unit = int(columns["uid"]), int(columns["unit_index"])
+        traffic = TrafficType(columns["traffic"])
+        is_roce = traffic is not TrafficType.IP
         return FlowLabels(
             id=str(columns["id"]),
             protocol=str(columns["protocol"]),
@@ -187,6 +193,9 @@ class TopFlows:
             user=self._name_of(uid) if uid != NOBODY_UID else "",
             unit=snapshot.unit_names[unit] if unit >= 0 else "",
             process=bytes(columns["comm"]).decode("utf-8", "surrogateescape"),
+            traffic_type=traffic.name.lower(),
+            opcode=opcodes.name(int(columns["opcode"])) if is_roce else "",
+            queue_pair=str(columns["qpn"]) if is_roce else "",
         )
 
 

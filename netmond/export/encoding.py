@@ -8,27 +8,24 @@ from __future__ import annotations
 
 import re
 import socket
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
-from netmond.config import LOG_LEVELS, OutputConfig
-from netmond.export import stream
+from netmond.config import OutputConfig
+from netmond.config_table import LOG_LEVELS
+from netmond.export import stream, tables
 from netmond.export.stream import Frame, StreamError
-from netmond.model import COUNTERS, RATES, Cost, Feature, FeatureState, InterfaceInfo, Loss, Snapshot, Table
+from netmond.model import Cost, Feature, FeatureState, InterfaceInfo, Loss, Snapshot
 
 SETUP, SNAPSHOT, STATUS = b"CONF", b"SNAP", b"STAT"
 
 _TABLES = ("users", "units", "processes", "flows", "interfaces", "targets", "host")
 _NUMBERS = ("tick", "time", "interval", "since", "started", "read")
-
-#: The types of columns: of anything else an array of arbitrary bytes would be dangerous.
-_TYPE = re.compile(r"[<>|](b1|[ui][1248]|f[48]|[SV][1-9][0-9]{0,2})", re.ASCII)
 
 #: Bytes of an answer, and characters of a text in it: the exporter talks to the whole world.
 _MAX_STATUS, _MAX_TEXT = 1 << 20, 1000
@@ -94,15 +91,9 @@ def send_snapshot(connection: socket.socket, snapshot: Snapshot) -> None:
     arrays: list[NDArray[Any]] = []
     head: dict[str, Any] = {name: getattr(snapshot, name) for name in _NUMBERS}
     for name in _TABLES:
-        table: Table = getattr(snapshot, name)
-        columns = {}
-        for key, column in table.columns.items():
-            columns[key] = column.tolist() if column.dtype == object else column.dtype.str
-            if column.dtype != object:
-                arrays.append(column)
-        head[name] = {"rows": len(table), "columns": columns}
-        arrays += table.counters, table.rates
+        head[name] = tables.announce(getattr(snapshot, name), arrays)
     head |= {
+        "rdma": tables.announce_rdma(snapshot.rdma, arrays),
         "unit_names": snapshot.unit_names,
         "links": [asdict(link) for link in snapshot.links.values()],
         "features": [asdict(feature) for feature in snapshot.features],
@@ -116,8 +107,9 @@ def read_snapshot(connection: socket.socket, frame: Frame) -> Snapshot:
     """Reads the arrays that follow the frame's beginning; all of them are checked before any is made."""
     with _understood("snapshot"):
         head = frame.head
-        shapes = [_Shape.of(head[name]) for name in _TABLES]
-        announced = sum(shape.size for shape in shapes)
+        shapes = [tables.TableShape.of(head[name]) for name in _TABLES]
+        rdma = tables.RdmaShape.of(head["rdma"])
+        announced = sum(shape.size for shape in shapes) + rdma.size
         if announced != frame.body:
             raise ValueError(f"columns of {announced} bytes in {frame.body}")
         # Before the arrays are read: what follows must not be left half read.
@@ -129,57 +121,13 @@ def read_snapshot(connection: socket.socket, frame: Frame) -> Snapshot:
             "losses": tuple(Loss(**loss) for loss in head["losses"]),
             "cost": Cost(**head["cost"]),
         }
+
+    def fill(array: NDArray[Any]) -> None:
+        stream.fill(connection, array)
+
     for name, shape in zip(_TABLES, shapes, strict=True):
-        rest[name] = shape.read(lambda array: stream.fill(connection, array))
-    return Snapshot(**rest)
-
-
-@dataclass(frozen=True, slots=True)
-class _Shape:
-    """What the head of a frame says of a table."""
-
-    rows: int
-    columns: Mapping[str, np.dtype[Any] | list[str]]
-
-    @staticmethod
-    def of(head: Any) -> _Shape:
-        rows = head["rows"]
-        if type(rows) is not int or rows < 0:
-            raise ValueError(f"{rows!r} rows")
-        return _Shape(
-            rows, {str(name): _Shape._column(value, rows) for name, value in head["columns"].items()}
-        )
-
-    @staticmethod
-    def _column(value: Any, rows: int) -> np.dtype[Any] | list[str]:
-        if isinstance(value, list):
-            if len(value) != rows or not all(isinstance(each, str) for each in value):
-                raise ValueError(f"{len(value)} texts for {rows} rows")
-            return value
-        if not _TYPE.fullmatch(value):
-            raise ValueError(f"a column of type {value!r}")
-        return np.dtype(value)
-
-    @property
-    def size(self) -> int:
-        """Bytes of the arrays."""
-        row = 8 * (len(COUNTERS) + len(RATES))
-        row += sum(column.itemsize for column in self.columns.values() if isinstance(column, np.dtype))
-        return self.rows * row
-
-    def read(self, fill: Callable[[NDArray[Any]], None]) -> Table:
-        columns: dict[str, NDArray[Any]] = {}
-        for name, column in self.columns.items():
-            if isinstance(column, np.dtype):
-                columns[name] = np.empty(self.rows, column)
-                fill(columns[name])
-            else:
-                columns[name] = np.array(column, object)
-        counters = np.empty((self.rows, len(COUNTERS)), np.uint64)
-        rates = np.empty((self.rows, len(RATES)), np.float64)
-        fill(counters)
-        fill(rates)
-        return Table(columns=columns, counters=counters, rates=rates)
+        rest[name] = shape.read(fill)
+    return Snapshot(**rest, rdma=rdma.read(fill))
 
 
 def _feature(head: Mapping[str, Any]) -> Feature:

@@ -14,7 +14,7 @@ try:
 except ImportError as missing:  # shown as the state of the output
     raise ImportError(f"{missing}; install python3-prometheus-client, and reload netmond") from missing
 
-from netmond.export.metrics import Reading
+from netmond.export.families import Reading
 
 
 class _Readings(Collector):

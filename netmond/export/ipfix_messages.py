@@ -3,7 +3,8 @@
 A flow has a record for each direction in which it exchanged anything, source and destination as on the wire.
 Elements are those of the IANA registry (RFC 7012), so that no collector needs to be told anything:
 ``userName`` and ``applicationName`` hold the login name and the process. ``observationDomainId`` is also in
-each record, for collectors that do not keep it from the message's header.
+each record, for collectors that do not keep it from the message's header. RoCE v1 is known by its
+``ethernetType``, version 2 by UDP and port 4791: there is no element for what is behind these headers.
 
 Messages come in parcels that begin with the templates. Whoever gets a parcel can read it, whether it came
 after a restart of the collector, over UDP, where templates have to be repeated (RFC 7011, section 8.4), or
@@ -21,7 +22,16 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from netmond.model import IN_BYTES, IN_PACKETS, NOBODY_UID, OUT_BYTES, OUT_PACKETS, FlowKind, Table
+from netmond.model import (
+    IN_BYTES,
+    IN_PACKETS,
+    NOBODY_UID,
+    OUT_BYTES,
+    OUT_PACKETS,
+    FlowKind,
+    Table,
+    TrafficType,
+)
 
 #: Bytes of a message at most: with its headers it passes any Ethernet unfragmented, tunnels included.
 MESSAGE = 1400
@@ -60,6 +70,7 @@ _ELEMENTS: tuple[_Element, ...] = (
     ("observationDomainId", 149, ">u4"),
     ("sourceTransportPort", 7, ">u2"),
     ("destinationTransportPort", 11, ">u2"),
+    ("ethernetType", 256, ">u2"),
     ("protocolIdentifier", 4, "u1"),
     ("flowDirection", 61, "u1"),
     ("flowEndReason", 136, "u1"),
@@ -68,19 +79,26 @@ _ELEMENTS: tuple[_Element, ...] = (
 )
 
 
+#: EtherTypes by address family (IEEE 802), and that of RoCE v1, which has the addresses of either.
+_ETHERTYPES = {4: 0x0800, 6: 0x86DD}
+_ETHERTYPE_ROCE_V1 = 0x8915
+
+
 @dataclass(frozen=True, slots=True)
 class Template:
     """The layout of the records of one address family. Another layout needs another number."""
 
     number: int
+    family: int  #: 4 or 6
     record: np.dtype[np.void]
     definition: bytes  #: the template record
 
     @staticmethod
-    def of(number: int, elements: tuple[_Element, ...]) -> Template:
+    def of(number: int, family: int) -> Template:
+        elements = _ADDRESSES[family] + _ELEMENTS
         record = np.dtype([(name, form) for name, _, form in elements])
         fields = b"".join(_SET.pack(element, record[name].itemsize) for name, element, _ in elements)
-        return Template(number, record, _SET.pack(number, len(elements)) + fields)
+        return Template(number, family, record, _SET.pack(number, len(elements)) + fields)
 
     @property
     def fit(self) -> int:
@@ -88,8 +106,9 @@ class Template:
         return (MESSAGE - _HEADER.size - _SET.size) // self.record.itemsize
 
 
-IPV4 = Template.of(256, _ADDRESSES[4] + _ELEMENTS)
-IPV6 = Template.of(257, _ADDRESSES[6] + _ELEMENTS)
+#: 256 and 257 had no ethernetType.
+IPV4 = Template.of(258, 4)
+IPV6 = Template.of(259, 6)
 
 
 class Origin(NamedTuple):
@@ -128,6 +147,8 @@ def records(
         local, remote = columns["local_port"][of], columns["remote_port"][of]
         found["sourceTransportPort"] = np.where(going, local, remote)
         found["destinationTransportPort"] = np.where(going, remote, local)
+        roce = columns["traffic"][of] == TrafficType.ROCE_V1.value
+        found["ethernetType"] = np.where(roce, _ETHERTYPE_ROCE_V1, _ETHERTYPES[template.family])
         found["octetDeltaCount"] = np.where(going, delta[of, OUT_BYTES], delta[of, IN_BYTES])
         found["packetDeltaCount"] = np.where(going, delta[of, OUT_PACKETS], delta[of, IN_PACKETS])
         found["egressInterface"] = np.where(going, columns["ifindex"][of], 0)

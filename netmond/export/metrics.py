@@ -10,7 +10,7 @@ a sample that is lost costs nothing but its moment. A value is a float64 on the 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,33 +18,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from netmond import __version__
+from netmond.export import rdma_metrics
 from netmond.export.cardinality import FlowLabels, FlowView
+from netmond.export.families import Family, Labels, Reading
 from netmond.model import IN_BYTES, IN_PACKETS, OUT_BYTES, OUT_PACKETS, FeatureState, Snapshot
 from netmond.outputs.log import escape
-
-#: The values of a metric's labels, in the order of `Family.labels`.
-Labels = tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Family:
-    """One metric: all series of a name."""
-
-    name: str  #: as it is queried, a counter's with ``_total``
-    help: str
-    labels: tuple[str, ...] = ()
-
-    @property
-    def is_counter(self) -> bool:
-        return self.name.endswith("_total")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Reading:
-    """A metric at one moment: its series, no two with equal labels."""
-
-    family: Family
-    samples: Sequence[tuple[Labels, float]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,7 +89,9 @@ TAKEN = Family(name="netmond_snapshot_timestamp_seconds", help="When these figur
 CPU = Family(name="netmond_cpu_seconds_total", help="CPU time that the daemon has used")
 RESIDENT = Family(name="netmond_resident_bytes", help="Memory that the daemon has resident")
 TICK = Family(name="netmond_tick_seconds", help="How long the daemon's last tick took")
-SINGLE = (OPEN_FLOWS, LOSSES, FEATURE, BUILD, SINCE, STARTED, TAKEN, CPU, RESIDENT, TICK)
+SINGLE = (
+    OPEN_FLOWS, *rdma_metrics.FAMILIES, LOSSES, FEATURE, BUILD, SINCE, STARTED, TAKEN, CPU, RESIDENT, TICK,
+)  # fmt: skip
 
 #: Every metric there is, but the names of another tool (see `netmond.export.xtrace`).
 FAMILIES = (*(family for subject in SUBJECTS for family in subject.families()), *SINGLE)
@@ -132,23 +112,21 @@ def read(
         figures = [each.figures for each in flows.series]
         yield from _counted(FLOW, [*labels, FlowLabels.other()], np.array([*figures, flows.other]))
         yield from _counted(ALL_FLOWS, [()], flows.total.reshape(1, -1))
-    yield _of(OPEN_FLOWS, zip(users, snapshot.users.columns["flows"].tolist(), strict=True))
-    yield _of(LOSSES, (((escape(loss.name),), loss.count) for loss in snapshot.losses))
-    yield _of(
-        FEATURE,
-        (
-            ((escape(feature.name), state.value), feature.state is state)
-            for feature in snapshot.features
-            for state in FeatureState
-        ),
+    yield OPEN_FLOWS.reading(zip(users, snapshot.users.columns["flows"].tolist(), strict=True))
+    yield from rdma_metrics.read(snapshot.rdma, name_of)
+    yield LOSSES.reading(((escape(loss.name),), loss.count) for loss in snapshot.losses)
+    yield FEATURE.reading(
+        ((escape(feature.name), state.value), feature.state is state)
+        for feature in snapshot.features
+        for state in FeatureState
     )
-    yield _of(BUILD, [((__version__,), 1)])
+    yield BUILD.reading([((__version__,), 1)])
     for family, value in (
         (SINCE, snapshot.since), (STARTED, snapshot.started), (TAKEN, snapshot.time),
         (CPU, snapshot.cost.cpu_seconds), (RESIDENT, snapshot.cost.resident_bytes),
         (TICK, snapshot.cost.tick_seconds),
     ):  # fmt: skip
-        yield _of(family, [((), value)])
+        yield family.reading([((), value)])
 
 
 def _texts(columns: Any, *names: str) -> list[Labels]:
@@ -173,7 +151,3 @@ def _counted(subject: Subject, labels: Sequence[Labels], counters: NDArray[np.ui
         counters = sums
     for family, (_, _, column) in zip(subject.families(), _COLUMNS, strict=True):
         yield Reading(family=family, samples=list(zip(place, counters[:, column].tolist(), strict=True)))
-
-
-def _of(family: Family, samples: Iterable[tuple[Labels, float]]) -> Reading:
-    return Reading(family=family, samples=list(dict(samples).items()))

@@ -17,6 +17,7 @@ from netmond.export import exposition, metrics, xtrace
 from netmond.export.cardinality import FlowView, TopFlows
 from netmond.export.delivery import Delivery
 from netmond.export.endpoint import Endpoint
+from netmond.export.families import Reading
 from netmond.export.options import OPTIONS
 from netmond.export.spool import Spool
 from netmond.model import Loss, Snapshot
@@ -93,7 +94,7 @@ class PushOutput:
         )
         self._delivery.submit(gzip.compress(text, 1, mtime=0))
 
-    def _readings(self, snapshot: Snapshot, flows: FlowView | None) -> Iterator[metrics.Reading]:
+    def _readings(self, snapshot: Snapshot, flows: FlowView | None) -> Iterator[Reading]:
         yield from metrics.read(snapshot, self._names.lookup, flows)
         if self._xtrace and flows is not None:
             yield from xtrace.read(flows)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from netmond.export.cardinality import Figures, FlowLabels, FlowView
-from netmond.export.metrics import Family, Labels, Reading
+from netmond.export.families import Family, Labels, Reading
 from netmond.model import IN_BYTES, IN_PACKETS, OUT_BYTES, OUT_PACKETS
 
 LABELS = ("src_ip", "dst_ip", "src_port", "dst_port", "protocol", "traffic_type")
@@ -22,11 +22,8 @@ FLOW_PACKETS = Family(
 )
 FAMILIES = (BYTES, PACKETS, FLOW_BYTES, FLOW_PACKETS)
 
-#: Protocol numbers as labels have them.
-_TCP, _UDP = "6", "17"
-
-#: The port of RoCE v2 (InfiniBand Architecture Specification, annex A17).
-_ROCE = "4791"
+#: What an IP flow is called by its protocol, as labels have it.
+_IP = {"6": "TCP", "17": "UDP"}
 
 
 def read(flows: FlowView) -> Iterator[Reading]:
@@ -61,8 +58,7 @@ def _directed(
 
 
 def _traffic_type(flow: FlowLabels) -> str:
-    if flow.protocol == _TCP:
-        return "TCP"
-    if flow.protocol == _UDP:
-        return "RoCE_v2_UDP" if _ROCE in (flow.local_port, flow.remote_port) else "UDP"
-    return "Other"
+    """Where packets are parsed, a port says nothing: whatever is not RoCE at 4791 is UDP as any other."""
+    if flow.traffic_type in ("roce_v1", "roce_v2"):
+        return flow.traffic_type
+    return _IP.get(flow.protocol, "Other")

@@ -7,8 +7,9 @@ from dataclasses import replace
 
 import numpy as np
 
-from netmond.model import Snapshot, Table
+from netmond.model import RdmaPort, Snapshot, Table
 from tests.bus import snapshots
+from tests.bus.rdma import with_rdma
 
 
 def _grown(table: Table, step: int) -> Table:
@@ -17,9 +18,14 @@ def _grown(table: Table, step: int) -> Table:
     return replace(table, counters=table.counters + increments * np.uint64(step * step))
 
 
+def _grown_port(port: RdmaPort, step: int) -> RdmaPort:
+    increments = np.arange(1, len(port.totals) + 1, dtype=np.uint64)
+    return replace(port, totals=port.totals + increments * np.uint64(step * step))
+
+
 def at(time: float, step: int) -> Snapshot:
-    """How the machine of `snapshots.small` stands after so many steps."""
-    base = snapshots.small()
+    """How the machine of `snapshots.small`, with RDMA, stands after so many steps."""
+    base = with_rdma(snapshots.small())
     return replace(
         base,
         time=time,
@@ -30,6 +36,11 @@ def at(time: float, step: int) -> Snapshot:
         targets=_grown(base.targets, step),
         host=_grown(base.host, step),
         flows=_grown(base.flows, step),
+        rdma=replace(
+            base.rdma,
+            ports=tuple(_grown_port(port, step) for port in base.rdma.ports),
+            users=_grown(base.rdma.users, step),
+        ),
     )
 
 

@@ -28,6 +28,7 @@ NAMES = {
     149: "observationDomainId",
     152: "flowStartMilliseconds",
     153: "flowEndMilliseconds",
+    256: "ethernetType",
     371: "userName",
 }
 _ADDRESSES, _TEXTS = (8, 12, 27, 28), (96, 371)

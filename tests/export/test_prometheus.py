@@ -101,6 +101,11 @@ def test_an_outage(scraped: Scraped) -> None:
                            ("interface", last.interfaces), ("target", last.targets)):  # fmt: skip
         sums = [scraped.value(f"netmond_{subject}_{what}_total") for what in COLUMNS]
         assert sums == table.counters[:, :4].sum(axis=0).tolist()
+    counted = [f"netmond_rdma_{each}_total" for each in ("data_bytes", "packets", "counter")]
+    counters = sum(int(port.totals.sum()) for port in last.rdma.ports)
+    assert sum(scraped.value(name) or 0 for name in counted) == counters
+    of_users = [scraped.value(f"netmond_rdma_user_{unit}_total") for unit in ("packets", "bytes")]
+    assert of_users == last.rdma.users.counters[:, :4].reshape(-1, 2, 2).sum(axis=(0, 1)).tolist()
 
 
 def test_every_sample_is_taken(scraped: Scraped) -> None:
@@ -201,7 +206,7 @@ def test_promtool_likes_the_names() -> None:
     text, _ = encode(metrics.read(snapshots.small(), str))
 
     assert promtool("check", "metrics", text=text) == ""
-    assert "SUCCESS: 9 rules found" in promtool("check", "rules", RULES)
+    assert "SUCCESS: 12 rules found" in promtool("check", "rules", RULES)
     promtool("check", "config", PACKAGING / "prometheus" / "prometheus.yml")
 
 
@@ -212,6 +217,11 @@ ALERTS = {
     "NetmondLosses": ('netmond_losses_total{name="meter.no-slot"}', "0x5 7x30", "10m"),
     "NetmondExpensive": ("netmond_resident_bytes{}", "200000000x60", "40m"),
     "NetmondSlow": ("netmond_tick_seconds{}", "0.7x30", "20m"),
+    "RdmaPortDown": ('netmond_rdma_port_state{device="mlx5_0",port="1",state="active"}', "1x5 0x30", "15m"),
+    "RdmaCongestion": ('netmond_rdma_counter_total{kind="congestion",unit="packets"}',
+                       "0+60000x30", "20m"),
+    "RdmaRetransmits": ('netmond_rdma_counter_total{kind="timeouts",unit="events"}',
+                        "0+6000x30", "20m"),
     "UserSendsFast": ('netmond_user_transmit_bytes_total{user="alice",uid="5"}', "0+900000000x60", "30m"),
     "UserSendsMuch": ('netmond_user_transmit_bytes_total{user="alice",uid="5"}', "0+1000000000x1500", "24h"),
     "UnitSendsUnusually": ('netmond_unit_transmit_bytes_total{unit="a.service",slice="b"}',
@@ -226,7 +236,10 @@ def test_alerts_fire(tmp_path: Path) -> None:
     tests = [
         {
             "interval": "1m",
-            "input_series": [{"series": series, "values": values}],
+            "input_series": [
+                {"series": series, "values": values},
+                {"series": "netmond_build_info{}", "values": "1x1600"},
+            ],
             "promql_expr_test": [
                 {
                     "expr": f'count(ALERTS{{alertname="{name}",alertstate="firing"}})',

@@ -14,7 +14,7 @@ from netmond.config import OutputConfig
 from netmond.export import metrics, xtrace
 from netmond.export.cardinality import ROUND
 from netmond.export.push import PushOutput
-from netmond.model import Snapshot
+from netmond.model import IN_BYTES, IN_PACKETS, OUT_BYTES, OUT_PACKETS, Snapshot, TrafficType
 from netmond.users import Names
 from tests.export import growth
 from tests.export.timeseries import Labels, VictoriaMetrics
@@ -165,6 +165,24 @@ def test_names_of_xtrace_catch(
         assert {name for name, _ in labels} == {*xtrace.LABELS, "__name__", "instance"}
         assert dict(labels)["traffic_type"] == "TCP"
     assert victoria.samples("netmond_host_receive_bytes_total")
+
+
+def test_roce_under_names_of_xtrace_catch(
+    victoria: VictoriaMetrics, new: New, past: Iterator[Snapshot], tmp_path: Path
+) -> None:
+    """Its gauges of all flows that carry RoCE add up to what the flow table has of them, of each version."""
+    output = new(xtrace_names=True)
+    for snapshot in islice(past, int(3 * ROUND / INTERVAL)):
+        output.write(snapshot)
+    deliver(output, snapshot, tmp_path)
+    traffic, counters = snapshot.flows.columns["traffic"], snapshot.flows.counters
+
+    for version, name in ((TrafficType.ROCE_V1, "roce_v1"), (TrafficType.ROCE_V2, "roce_v2")):
+        for unit, columns in (("bytes", (IN_BYTES, OUT_BYTES)), ("packets", (IN_PACKETS, OUT_PACKETS))):
+            found = victoria.value(
+                f'sum(xtrace_network_flow_{unit}{{traffic_type="{name}"}})', time=str(snapshot.time)
+            )
+            assert found == counters[traffic == version.value][:, columns].sum() > 0
 
 
 def test_rejected(victoria: VictoriaMetrics, new: New, past: Iterator[Snapshot], tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from netmond.export.cardinality import ROUND, FlowLabels, FlowView, TopFlows
 from netmond.model import COUNTERS, NOBODY_UID, FlowKind, Snapshot, Table
 from tests.bus import snapshots
+from tests.bus.rdma import with_rdma
 
 NO_FIGURES = np.zeros(4, np.uint64)
 
@@ -119,12 +120,28 @@ def test_labels() -> None:
 
     assert labels["1"] == FlowLabels(
         id="1", protocol="6", local="10.0.0.1", local_port="40001", remote="192.0.2.7", remote_port="443",
-        uid="5", user="user5", unit="app.service", process="curl",
+        uid="5", user="user5", unit="app.service", process="curl", traffic_type="ip", opcode="",
+        queue_pair="",
     )  # fmt: skip
     assert labels["2"].local == "2001:db8::1"
     assert (labels["5"].uid, labels["5"].user, labels["5"].unit) == ("", "", "")
     assert snapshots.small().flows.columns["uid"][4] == NOBODY_UID
     assert "6" not in labels
+
+
+def test_labels_of_roce() -> None:
+    """What its packets say: the version, what they do, and with which queue pair."""
+    flows = top(20)
+    flows.take(with_rdma(snapshots.small()))
+    labels = {each.labels.id: each.labels for each in flows.view().series}
+    told = {id_: (each.traffic_type, each.opcode, each.queue_pair) for id_, each in labels.items()}
+
+    assert told["1"] == ("ip", "", "")
+    assert told["7"] == ("roce_v2", "RC_RDMA_WRITE_ONLY", "33")
+    assert told["8"] == ("roce_v2", "RC_ACKNOWLEDGE", "17")
+    assert told["9"] == ("roce_v1", "UC_SEND_ONLY", "49")
+    assert told["10"][1] == "31"  # no opcode
+    assert (labels["10"].user, labels["7"].user) == ("", "user5")
 
 
 @dataclass

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Any
 
@@ -11,19 +10,16 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from prometheus_client import Metric
-from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
-from prometheus_client.parser import text_string_to_metric_families as parse_text
 
 from netmond.export import metrics, xtrace
 from netmond.export.cardinality import FlowLabels, FlowSeries, FlowView
 from netmond.export.exposition import encode
-from netmond.model import Feature, FeatureState, InterfaceInfo, Loss, Snapshot
-from tests.bus import snapshots
+from netmond.model import Feature, FeatureState, InterfaceInfo, Loss, Rdma, Snapshot
+from tests.bus import rdma, snapshots
+from tests.bus.rdma import with_rdma
+from tests.unit.metric_text import Series, of, parsed
 
 OPENMETRICS = "application/openmetrics-text; version=1.0.0,text/plain;q=0.5"
-
-Series = dict[tuple[str, frozenset[tuple[str, str]]], float]
 
 
 def name_of(uid: int) -> str:
@@ -37,8 +33,9 @@ def figures(*numbers: int) -> Any:
 def view() -> FlowView:
     """A flow of alice's to a web server, and the rest."""
     labels = FlowLabels(
-        "7", "6", "10.0.0.1", "40001", "192.0.2.7", "443", "5", "alice", "app.service", "curl"
-    )
+        "7", "6", "10.0.0.1", "40001", "192.0.2.7", "443", "5", "alice", "app.service", "curl",
+        "ip", "", "",
+    )  # fmt: skip
     return FlowView(
         series=(FlowSeries(labels=labels, figures=figures(1, 2, 3, 4), lifetime=figures(11, 12, 13, 14)),),
         other=figures(20, 30, 40, 50),
@@ -46,33 +43,9 @@ def view() -> FlowView:
     )
 
 
-def parsed(encoded: tuple[bytes, str]) -> Series:
-    """Every series of a text with its value, as a reader of its format gets them; none is there twice."""
-    text, content_type = encoded
-    parse: Callable[[str], Iterable[Metric]] = (
-        parse_openmetrics if "openmetrics" in content_type else parse_text
-    )
-    found = [
-        ((sample.name, frozenset(sample.labels.items())), sample.value)
-        for family in parse(text.decode())
-        for sample in family.samples
-    ]
-    assert len(dict(found)) == len(found)
-    return dict(found)
-
-
 def series(snapshot: Snapshot, flows: FlowView | None = None) -> Series:
     """What a reader of the text gets."""
     return parsed(encode(metrics.read(snapshot, name_of, flows)))
-
-
-def of(found: Series, name: str) -> dict[str, float]:
-    """The series of a metric by their labels, as they are queried."""
-    return {
-        ",".join(f"{label}={value}" for label, value in sorted(labels)): number
-        for (each, labels), number in found.items()
-        if each == name
-    }
 
 
 def test_figures() -> None:
@@ -107,8 +80,8 @@ def test_flows() -> None:
     """A series each, and one for all others, so that the sum is right; and the total."""
     found = series(snapshots.small(), view())
     flow = (
-        "id=7,local=10.0.0.1,local_port=40001,process=curl,protocol=6,remote=192.0.2.7,remote_port=443,"
-        "uid=5,unit=app.service,user=alice"
+        "id=7,local=10.0.0.1,local_port=40001,opcode=,process=curl,protocol=6,queue_pair=,remote=192.0.2.7,"
+        "remote_port=443,traffic_type=ip,uid=5,unit=app.service,user=alice"
     )
     other = "id=other," + ",".join(f"{name}=" for name in sorted(FlowLabels._fields) if name != "id")
 
@@ -130,6 +103,28 @@ def test_names_of_xtrace_catch() -> None:
     assert of(found, "xtrace_network_flow_packets") == {inward: 11, outward: 13}
 
 
+@pytest.mark.parametrize(
+    ("protocol", "port", "traffic", "told"),
+    [
+        ("6", "443", "ip", "TCP"),
+        ("17", "443", "ip", "UDP"),
+        ("17", "4791", "ip", "UDP"),  # at RoCE's port, but no RoCE
+        ("58", "0", "ip", "Other"),
+        ("17", "4791", "roce_v2", "roce_v2"),
+        ("0", "0", "roce_v1", "roce_v1"),
+    ],
+)
+def test_traffic_types_of_xtrace_catch(protocol: str, port: str, traffic: str, told: str) -> None:
+    """IP has the words that it uses for it; RoCE is told by what was found in packets, not by the port."""
+    (one,) = view().series
+    labels = one.labels._replace(protocol=protocol, remote_port=port, traffic_type=traffic)
+    found = parsed(encode(xtrace.read(replace(view(), series=(replace(one, labels=labels),)))))
+
+    assert {
+        dict(labels)["traffic_type"] for name, labels in found if name == "xtrace_network_flow_bytes"
+    } == {told}
+
+
 def test_both_ends_of_a_flow_are_here() -> None:
     """Over lo each direction is seen twice under those names: one series, not two of the same labels."""
     (one,) = view().series
@@ -145,7 +140,7 @@ def test_both_ends_of_a_flow_are_here() -> None:
 def test_names() -> None:
     """What can be read is in the list of names, which follow Prometheus' rules; no name is there twice."""
     names = [family.name for family in metrics.FAMILIES]
-    read = {reading.family for reading in metrics.read(snapshots.small(), name_of, view())}
+    read = {reading.family for reading in metrics.read(with_rdma(snapshots.small()), name_of, view())}
 
     assert read == set(metrics.FAMILIES)
     assert len(set(names)) == len(names)
@@ -238,3 +233,112 @@ def test_an_interface_that_is_gone() -> None:
     found = series(replace(snapshots.small(), links={}))
 
     assert of(found, "netmond_interface_receive_bytes_total") == {}
+
+
+class TestRdma:
+    """Ports and users of RDMA."""
+
+    FOUND = series(with_rdma(snapshots.small()))
+
+    def test_data(self) -> None:
+        """What all devices count has a metric for each direction, in bytes, and is no other counter."""
+        assert of(self.FOUND, "netmond_rdma_data_bytes_total") == {
+            "device=mlx5_0,direction=receive,port=1": 2000,
+            "device=mlx5_0,direction=transmit,port=1": 1000,
+            "device=mlx5_1,direction=receive,port=1": 20_000,
+            "device=mlx5_1,direction=transmit,port=1": 10_000,
+        }
+        assert of(self.FOUND, "netmond_rdma_packets_total") == {
+            "device=mlx5_0,direction=receive,port=1": 5,
+            "device=mlx5_0,direction=transmit,port=1": 7,
+        }
+
+    def test_counters(self) -> None:
+        """All others by their names, with the kind that makes drivers comparable, known or not."""
+        assert of(self.FOUND, "netmond_rdma_counter_total") == {
+            "counter=symbol_error,device=mlx5_0,group=counters,kind=link,port=1,unit=events": 3,
+            "counter=np_cnp_sent,device=mlx5_1,group=hw_counters,kind=congestion,port=1,unit=packets": 19,
+            "counter=out_of_sequence,device=mlx5_1,group=hw_counters,kind=order,port=1,unit=packets": 22,
+            "counter=made_up_by_a_driver,device=mlx5_1,group=hw_counters,kind=other,port=1,unit=events": 28,
+        }
+
+    def test_soft_roce_counts_no_bytes(self) -> None:
+        """Packets under its own names, and no series for what it does not count."""
+        names = [("hw_counters", "sent_pkts"), ("hw_counters", "rcvd_pkts"), ("hw_counters", "rcvd_rnr_err")]
+        soft = rdma.port(rdma.SOFT, {name: (0, 23 + place, 0.0) for place, name in enumerate(names)},
+                         link_layer="Ethernet", state="active")  # fmt: skip
+        found = series(replace(snapshots.small(), rdma=Rdma(ports=(soft,))))
+
+        assert of(found, "netmond_rdma_packets_total") == {
+            "device=rxe0,direction=receive,port=1": 24,
+            "device=rxe0,direction=transmit,port=1": 23,
+        }
+        assert of(found, "netmond_rdma_data_bytes_total") == {}
+        assert of(found, "netmond_rdma_counter_total") == {
+            "counter=rcvd_rnr_err,device=rxe0,group=hw_counters,kind=rnr,port=1,unit=packets": 25
+        }
+
+    def test_two_counters_for_one_figure(self) -> None:
+        """An adapter that counts IPv4 and IPv6 apart has the sum, and neither of them as another counter."""
+        names = [("hw_counters", f"ip{version}{way}Octets") for version in (4, 6) for way in ("In", "Out")]
+        port = rdma.port("irdma0", {name: (0, 10**place, 0.0) for place, name in enumerate(names)},
+                         link_layer="Ethernet", state="active")  # fmt: skip
+        found = series(replace(snapshots.small(), rdma=Rdma(ports=(port,))))
+
+        assert of(found, "netmond_rdma_data_bytes_total") == {
+            "device=irdma0,direction=receive,port=1": 101,
+            "device=irdma0,direction=transmit,port=1": 1010,
+        }
+        assert of(found, "netmond_rdma_counter_total") == {}
+
+    def test_ports(self) -> None:
+        """State, speed and facts; what is not known has no series."""
+        states = of(self.FOUND, "netmond_rdma_port_state")
+
+        assert {labels for labels, value in states.items() if value} == {
+            "device=mlx5_0,port=1,state=active",
+            "device=mlx5_1,port=1,state=active",
+            "device=rxe0,port=1,state=down",
+        }
+        assert len(states) == 3 * 4
+        assert of(self.FOUND, "netmond_rdma_port_speed_bytes_per_second") == {
+            "device=mlx5_0,port=1": 12.5e9,
+            "device=mlx5_1,port=1": 3.125e9,
+        }
+        assert (
+            "device=mlx5_1,driver=mlx5_core,firmware=20.31.1014,link_layer=Ethernet,netdev=eth0,port=1"
+            in of(self.FOUND, "netmond_rdma_port_info")
+        )
+
+    def test_users(self) -> None:
+        """A series each, and one for what nobody can be named for, which no user can be mistaken for."""
+        assert of(self.FOUND, "netmond_rdma_user_packets_total") == {
+            "direction=receive,uid=5,user=alice": 21,
+            "direction=transmit,uid=5,user=alice": 22,
+            "direction=receive,uid=13,user=13": 27,
+            "direction=transmit,uid=13,user=13": 28,
+            "direction=receive,uid=,user=unknown": 41,
+            "direction=transmit,uid=,user=unknown": 42,
+        }
+        assert of(self.FOUND, "netmond_rdma_user_bytes_total")["direction=receive,uid=,user=unknown"] == 4141
+        assert of(self.FOUND, "netmond_rdma_queue_pairs") == {
+            "uid=5,user=alice": 1,
+            "uid=13,user=13": 1,
+            "uid=,user=unknown": 1,
+        }
+
+    def test_without_a_device(self) -> None:
+        """Nothing at all, not even names."""
+        assert not any(
+            reading.family.name.startswith("netmond_rdma")
+            for reading in metrics.read(snapshots.small(), name_of)
+        )
+
+    def test_hostile_names(self) -> None:
+        """Names of devices and counters are text, too, and a state that nobody knows is one more."""
+        port = replace(with_rdma(snapshots.small()).rdma.ports[0], device='"} 5\nx 6', state="\0new")
+        port = replace(port, names=tuple((group, f"{name}\n#") for group, name in port.names))
+        found = series(replace(snapshots.small(), rdma=Rdma(ports=(port,))))
+
+        assert len(of(found, "netmond_rdma_counter_total")) == 5
+        assert len(of(found, "netmond_rdma_port_state")) == 5

@@ -21,8 +21,20 @@ from numpy.typing import NDArray
 from netmond.config import OutputConfig
 from netmond.export import encoding, stream
 from netmond.export.stream import Ended, StreamError
-from netmond.model import Cost, Feature, FeatureState, InterfaceInfo, Loss, Snapshot, Table
+from netmond.model import (
+    Cost,
+    Feature,
+    FeatureState,
+    Gid,
+    InterfaceInfo,
+    Loss,
+    Rdma,
+    RdmaPort,
+    Snapshot,
+    Table,
+)
 from tests.bus import snapshots
+from tests.bus.rdma import with_rdma
 
 DEADLINE = 10.0
 MIB = 1 << 20
@@ -66,29 +78,54 @@ def same_array(one: NDArray[Any], other: NDArray[Any]) -> bool:
     return one.dtype == other.dtype and one.shape == other.shape and one.tobytes() == other.tobytes()
 
 
-def differences(one: Snapshot, other: Snapshot) -> list[str]:
-    """Names of fields and columns in which two snapshots differ; the evidence for books is not sent."""
-    found = []
-    for field in dataclasses.fields(Snapshot):
-        mine, theirs = getattr(one, field.name), getattr(other, field.name)
-        if not isinstance(mine, Table):
-            same = mine == theirs
-        else:
-            assert list(mine.columns) == list(theirs.columns)
-            same = same_array(mine.counters, theirs.counters) and same_array(mine.rates, theirs.rates)
-            same &= all(same_array(mine.columns[name], theirs.columns[name]) for name in mine.columns)
-        found += [] if same else [field.name]
-    return [name for name in found if name != "books"]
+def same(one: Any, other: Any) -> bool:
+    """Equal in everything, also where there is no == for it."""
+    if isinstance(one, np.ndarray):
+        return same_array(one, other)
+    if isinstance(one, Table):
+        assert list(one.columns) == list(other.columns)
+        return all(same(one.columns[name], other.columns[name]) for name in one.columns) and all(
+            same_array(getattr(one, name), getattr(other, name)) for name in ("counters", "rates")
+        )
+    if isinstance(one, Rdma | RdmaPort):
+        return type(one) is type(other) and not differences(one, other)
+    if isinstance(one, tuple):
+        return len(one) == len(other) and all(map(same, one, other))
+    return bool(one == other)
+
+
+def differences(one: Any, other: Any) -> list[str]:
+    """Names of fields in which two snapshots, or parts of them, differ; evidence for books is not sent."""
+    names = [each.name for each in dataclasses.fields(one) if each.name != "books"]
+    return [name for name in names if not same(getattr(one, name), getattr(other, name))]
 
 
 def test_every_field_arrives() -> None:
     """A snapshot is the same at the other end, but for what no output needs."""
-    snapshot = snapshots.small()
+    snapshot = with_rdma(snapshots.small())
 
     arrived = sent(snapshot)
 
     assert differences(snapshot, arrived) == []
     assert arrived.books == {}
+
+
+def test_what_the_tests_would_see() -> None:
+    """A single counter of a port, or a queue pair's user, makes a difference."""
+    snapshot = with_rdma(snapshots.small())
+    rdma = snapshot.rdma
+    port = dataclasses.replace(rdma.ports[0], totals=rdma.ports[0].totals + np.uint64(1))
+    pairs = dataclasses.replace(
+        rdma.queue_pairs, columns={**rdma.queue_pairs.columns, "uid": np.zeros(4, "u4")}
+    )
+    changes: list[dict[str, Any]] = [
+        {"ports": (port, *rdma.ports[1:])},
+        {"queue_pairs": pairs},
+        {"interval": 0.5},
+    ]
+    for change in changes:
+        other = dataclasses.replace(snapshot, rdma=dataclasses.replace(rdma, **change))
+        assert differences(snapshot, other) == ["rdma"]
 
 
 def test_no_field_is_forgotten(pair: tuple[socket.socket, socket.socket]) -> None:
@@ -146,6 +183,26 @@ LINKS = st.builds(
     InterfaceInfo, name=TEXT, index=COUNT, kind=TEXT, state=TEXT, monitored=st.booleans(), hook=TEXT,
     reason=TEXT, kernel=st.dictionaries(TEXT, COUNT, max_size=3),
 )  # fmt: skip
+
+
+@st.composite
+def ports(draw: st.DrawFn) -> RdmaPort:
+    names = draw(st.lists(st.tuples(TEXT, TEXT), max_size=4))
+    arrays: dict[str, Any] = {
+        name: np.frombuffer(draw(st.binary(min_size=8 * len(names), max_size=8 * len(names))), kind)
+        for name, kind in (("values", "u8"), ("totals", "u8"), ("rates", "f8"))
+    }
+    gids = st.builds(Gid, index=COUNT, address=TEXT, type=TEXT, netdev=TEXT)
+    return RdmaPort(
+        device=draw(TEXT), port=draw(COUNT), link_layer=draw(TEXT), state=draw(TEXT), speed=draw(COUNT),
+        gids=tuple(draw(st.lists(gids, max_size=2))), names=tuple(names), **arrays,
+    )  # fmt: skip
+
+
+RDMA = st.builds(
+    Rdma, time=NUMBER, interval=NUMBER, ports=st.lists(ports(), max_size=3).map(tuple),
+    queue_pairs=tables(), users=tables(),
+)  # fmt: skip
 SNAPSHOTS = st.builds(
     Snapshot, tick=COUNT, time=NUMBER, interval=NUMBER, since=NUMBER, started=NUMBER,
     users=tables(), units=tables(), processes=tables(), flows=tables(), interfaces=tables(),
@@ -157,6 +214,7 @@ SNAPSHOTS = st.builds(
     ).map(tuple),
     losses=st.lists(st.builds(Loss, name=TEXT, count=COUNT, meaning=TEXT), max_size=3).map(tuple),
     cost=st.builds(Cost, cpu_seconds=NUMBER, resident_bytes=COUNT, tick_seconds=NUMBER),
+    rdma=RDMA,
 )  # fmt: skip
 
 
@@ -217,7 +275,7 @@ class TestHostile:
         """A snapshot as bytes."""
         ours, theirs = sockets()
         with ours, theirs:
-            encoding.send_snapshot(ours, snapshots.small())
+            encoding.send_snapshot(ours, with_rdma(snapshots.small()))
             ours.shutdown(socket.SHUT_WR)
             return b"".join(iter(lambda: theirs.recv(MIB), b""))
 
@@ -289,6 +347,28 @@ class TestHostile:
         with pytest.raises(StreamError, match=complaint):
             self.read(self.frame(head, bytes(body)))
 
+    @pytest.mark.parametrize(
+        ("change", "complaint"),
+        [
+            ({"ports": None}, "understood"),
+            ({"users": {"rows": 1, "columns": {}}}, "bytes in"),
+            ({"names": [["counters", "a"]] * 6}, "bytes in"),
+            ({"names": ["a"]}, "understood"),
+            ({"names": 5}, "understood"),
+            ({"gids": [{"index": 0}]}, "understood"),
+            ({"gids": [{"index": 0, "address": "::", "more": 1}]}, "understood"),
+        ],
+    )
+    def test_rdma(self, change: dict[str, Any], complaint: str) -> None:
+        """So are those of ports: a port has as many figures as names."""
+        good = self.good()
+        _, head_size, body = struct.unpack_from("=4sIQ", good)
+        head = json.loads(good[16 : 16 + head_size])
+        changed = head["rdma"] if change.keys() <= head["rdma"].keys() else head["rdma"]["ports"][0]
+        changed |= change
+        with pytest.raises(StreamError, match=complaint):
+            self.read(self.frame(head, bytes(body)))
+
     def test_memory_is_taken_when_it_is_sent(self) -> None:
         """Somebody who announces the largest frame and sends nothing gets no more than addresses."""
         rows = stream.MAX_BODY // 96
@@ -299,6 +379,7 @@ class TestHostile:
             "users": {"rows": rows, "columns": {}}, **tables,
             "unit_names": [], "links": [], "features": [], "losses": [],
             "cost": {"cpu_seconds": 0, "resident_bytes": 0, "tick_seconds": 0},
+            "rdma": {"time": 0, "interval": 0, "ports": [], "queue_pairs": empty, "users": empty},
         }  # fmt: skip
         before = resident()
 

@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 
 from netmond.export import ipfix_messages
 from netmond.export.ipfix_messages import IPV4, MESSAGE, Origin
-from netmond.model import NOBODY_UID, FlowKind, Table
+from netmond.model import NOBODY_UID, FlowKind, Table, TrafficType
 from tests.bus import snapshots
+from tests.bus.rdma import roce_flows
 from tests.export.ipfix_reader import Reader, Record, read
 
 ORIGIN = Origin(domain=7, time=2005.25, before=0.0)
@@ -55,22 +56,22 @@ def test_the_bytes_of_a_parcel() -> None:
     common = (
         "0098 0008" "0099 0008" "0001 0008" "0002 0008"  # start, end, bytes, packets
         "000a 0004" "000e 0004" "0095 0004"  # interfaces, domain
-        "0007 0002" "000b 0002"  # ports
+        "0007 0002" "000b 0002" "0100 0002"  # ports, EtherType
         "0004 0001" "003d 0001" "0088 0001"  # protocol, direction, why it ends
         "0173 0020" "0060 0010"  # user, process
     )  # fmt: skip
     expected = bytes.fromhex(
-        "000a 009c 000007d5 00000011 00000007"  # version 10, length, export time, sequence, domain
-        "0002 008c"  # templates
-        "0100 0010" "0008 0004" "000c 0004" + common
-        + "0101 0010" "001b 0010" "001c 0010" + common
-        + "000a 007f 000007d5 00000011 00000007"
-        "0100 006f"
+        "000a 00a4 000007d5 00000011 00000007"  # version 10, length, export time, sequence, domain
+        "0002 0094"  # templates
+        "0102 0011" "0008 0004" "000c 0004" + common
+        + "0103 0011" "001b 0010" "001c 0010" + common
+        + "000a 0081 000007d5 00000011 00000007"
+        "0102 0071"
         "0a000001" "c0000207"  # 10.0.0.1 to 192.0.2.7
         "00000000000f4434" "00000000001e8674"  # 1000.5 s, 2000.5 s
         "0000000100000005" "0000000000000003"
         "00000000" "00000002" "00000007"
-        "9c41" "01bb"
+        "9c41" "01bb" "0800"
         "06" "01" "02"  # TCP, egress, active timeout
     ) + b"user5".ljust(32, b"\0") + b"curl".ljust(16, b"\0")  # fmt: skip
 
@@ -135,6 +136,28 @@ def test_who_and_why() -> None:
         ("", "", 17): 1,  # a silent forwarded one
         ("user9", "", 0): 2,
     }
+
+
+def test_roce() -> None:
+    """Version 1 by its EtherType, whatever its addresses are; version 2 by the port that packets go to."""
+    flows = roce_flows()
+    delta = np.zeros((len(flows), 4), np.uint64)
+    delta[flows.columns["local_port"] == 0, 2:] = 1  # what goes out
+    delta[flows.columns["local_port"] == 4791, :2] = 1
+
+    found = {
+        (record["ethernetType"], record["protocolIdentifier"], record["destinationTransportPort"])
+        for record in records(flows, delta=delta)
+    }
+
+    assert found == {(0x0800, 17, 4791), (0x8915, 0, 0)}
+
+
+def test_ethertypes() -> None:
+    """Those of the records' addresses."""
+    assert {
+        (record["ethernetType"], "sourceIPv4Address" in record) for record in records(snapshots.flows())
+    } == {(0x0800, True), (0x86DD, False)}
 
 
 def test_a_direction_without_anything_has_no_record() -> None:
@@ -224,6 +247,7 @@ _FLOW = st.fixed_dictionaries(
         "uid": st.integers(0, NOBODY_UID),
         "comm": st.binary(max_size=16),
         "kind": st.sampled_from([kind.value for kind in FlowKind]),
+        "traffic": st.sampled_from([kind.value for kind in TrafficType]),
         "first_seen": st.floats(0, 4e9),
         "last_seen": st.floats(0, 4e9),
         "ended": st.booleans(),
@@ -231,8 +255,8 @@ _FLOW = st.fixed_dictionaries(
     }
 )
 _FORMS = {"local": "V16", "remote": "V16", "local_port": "u2", "remote_port": "u2", "protocol": "u1",
-          "ifindex": "u4", "uid": "u4", "comm": "S16", "kind": "u1", "first_seen": "f8", "last_seen": "f8",
-          "ended": "?"}  # fmt: skip
+          "ifindex": "u4", "uid": "u4", "comm": "S16", "kind": "u1", "traffic": "u1", "first_seen": "f8",
+          "last_seen": "f8", "ended": "?"}  # fmt: skip
 
 
 def table(rows: list[dict[str, Any]]) -> Table:
