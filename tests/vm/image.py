@@ -24,14 +24,16 @@ _MORE_PACKAGES = (
     "linux-image-amd64", "udev", "kmod", "busybox-static", "ethtool",
     "bpftool", "iperf3", "iproute2", "nftables", "procps", "python3-scapy", "tcpdump",
     "python3-bpfcc", "python3-dbus-next", "python3-systemd", "python3-numpy", "python3-pylibacl", "libbpf1",
+    "ibverbs-utils", "perftest", "rdma-core",
 )  # fmt: skip
 
 #: Drivers of hardware that qemu does not show: two thirds of the image otherwise. The kernel stays as it is.
 _LEFT_OUT = (
-    "drivers/gpu", "drivers/media", "drivers/net/ethernet", "drivers/net/wireless", "drivers/infiniband",
-    "drivers/scsi", "drivers/usb", "drivers/iio", "drivers/staging", "drivers/hwmon", "drivers/hid",
-    "drivers/input", "drivers/md", "drivers/mtd", "drivers/ata", "sound", "net/wireless", "net/mac80211",
-    "net/bluetooth", "fs/btrfs", "fs/xfs", "fs/ocfs2", "fs/gfs2", "fs/f2fs", "fs/nfs", "fs/ceph", "fs/smb",
+    "drivers/gpu", "drivers/media", "drivers/net/ethernet", "drivers/net/wireless", "drivers/infiniband/hw",
+    "drivers/infiniband/ulp", "drivers/scsi", "drivers/usb", "drivers/iio", "drivers/staging",
+    "drivers/hwmon", "drivers/hid", "drivers/input", "drivers/md", "drivers/mtd", "drivers/ata", "sound",
+    "net/wireless", "net/mac80211", "net/bluetooth", "fs/btrfs", "fs/xfs", "fs/ocfs2", "fs/gfs2", "fs/f2fs",
+    "fs/nfs", "fs/ceph", "fs/smb",
 )  # fmt: skip
 
 #: Nothing periodic, no log-in, no look at the disk: this machine lives for minutes.
