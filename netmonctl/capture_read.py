@@ -22,12 +22,15 @@ _LIVE = (
     "write", "file_size", "file_duration", "file_count", "duration", "snaplen", "buffer", "way", "interface",
     "user", "unit", "process", "pid", "filter",
 )  # fmt: skip
+#: What is not written like its name.
+_SPELT = {"way": "--direction", "filter": "a filter"}
 
 
 def run(args: Namespace, printer: Lines | Objects, out: Output) -> None:
     """Print the packets of a file; netmond need not run, and is not asked."""
     if given := [name for name in _LIVE if getattr(args, name)]:
-        raise usage(f"--read shows a file as it is; --{given[0].replace('_', '-')} is for packets that pass")
+        spelt = _SPELT.get(given[0], f"--{given[0].replace('_', '-')}")
+        raise usage(f"--read shows a file as it is; {spelt} is for packets that pass")
     for frame in islice(_frames(args.read), args.count):
         print("\n".join(printer.of(frame)), file=out.stdout)
 

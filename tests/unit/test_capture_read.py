@@ -62,10 +62,20 @@ def test_for_programs(file: Path) -> None:
     assert (lines[1]["source_lid"], lines[1]["queue_pair"]) == (3, 17)
 
 
-@pytest.mark.parametrize("words", [["udp"], ["-i", "eth0"], ["-w", "other"], ["-u", "alice"], ["-s", "64"]])
-def test_what_is_for_packets_that_pass(file: Path, words: list[str]) -> None:
-    """Neither filters nor owners are looked for in a file."""
-    assert read(file, *words).code == ExitCode.USAGE
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        (["udp"], "; a filter is"), (["-i", "eth0"], "; --interface is"), (["-w", "other"], "; --write is"),
+        (["-u", "alice"], "; --user is"), (["-s", "64"], "; --snaplen is"),
+        (["-Q", "in"], "; --direction is"),
+    ],
+)  # fmt: skip
+def test_what_is_for_packets_that_pass(file: Path, words: list[str], named: str) -> None:
+    """Neither filters nor owners are looked for in a file; the error names what was written."""
+    ran = read(file, *words)
+
+    assert ran.code == ExitCode.USAGE
+    assert named in ran.stderr
 
 
 def test_files_that_cannot_be_read(tmp_path: Path) -> None:
