@@ -16,7 +16,8 @@ _SOURCE = (Path(__file__).parents[1] / "kernel/traffic.py").read_text()
 
 _serial = itertools.count(1)
 
-NEAR, FAR = "10.23.1.1", "10.23.1.2"
+#: No other tier has these: a path sees all network namespaces, and the kernel tier runs beside this one.
+NEAR, FAR = "10.61.1.1", "10.61.1.2"
 DEVICE = "uplink0"
 #: What IPv4, UDP and Ethernet add to a datagram.
 IP_UDP = 20 + 8

@@ -8,7 +8,7 @@ import pytest
 
 from tests.kernel.deadline import eventually
 from tests.service.inside import UNIT, next_tick, rows, run, systemctl
-from tests.service.talk import FAR, Far, Program, Talker, figures
+from tests.service.talk import FAR, NEAR, Far, Program, Talker, figures
 
 pytestmark = pytest.mark.usefixtures("installed")
 
@@ -72,7 +72,7 @@ def test_silent_socket_older_than_the_daemon(talkers: dict[str, Talker]) -> None
 def test_accepted_connection(talkers: dict[str, Talker], far: Far) -> None:
     """A server's connections are those of the server, not of whoever connects."""
     port = talkers["erin"].do("listen", name="server", local=["0.0.0.0", 0])
-    far.do("tcp", name="client", peer=["10.23.1.1", port])
+    far.do("tcp", name="client", peer=[NEAR, port])
     talkers["erin"].do("accept", name="one", listener="server")
     far.do("send", name="client", size=101)
     talkers["erin"].do("answer", name="one", size=101)

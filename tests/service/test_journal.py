@@ -27,7 +27,7 @@ from tests.service.inside import (
     show,
     systemctl,
 )
-from tests.service.talk import Talker
+from tests.service.talk import FAR, Talker
 
 pytestmark = pytest.mark.usefixtures("installed")
 
@@ -136,12 +136,12 @@ def test_everything_is_explained(talkers: dict[str, Talker]) -> None:
     """journalctl -x explains each kind of message with the values of its fields."""
     since = Since()
     erin = talkers["erin"]
-    ctl("target", "add", "10.23.1.2", "192.0.2.7")
+    ctl("target", "add", FAR, "192.0.2.7")
     erin.exchange(23, 101)
     user = since.wait_for("USER_SUMMARY", NETMOND_USER="erin")
-    target = since.wait_for("TARGET_SUMMARY", NETMOND_TARGET="10.23.1.2")
-    assert ctl("target", "remove", "10.23.1.2", user="erin", check=False).code == 4
-    ctl("target", "remove", "10.23.1.2", "192.0.2.7")
+    target = since.wait_for("TARGET_SUMMARY", NETMOND_TARGET=FAR)
+    assert ctl("target", "remove", FAR, user="erin", check=False).code == 4
+    ctl("target", "remove", FAR, "192.0.2.7")
     log = Path(f"/var/log/netmond/users/{erin.uid}/traffic_user_all_{erin.uid}.log")
     eventually(log.exists, "erin has a file")
     log.unlink()
@@ -295,7 +295,7 @@ class TestForgery:
 import socket, time
 open("/proc/self/comm", "w").write({HOSTILE!r})
 with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as peer:
-    peer.connect(("10.23.1.2", 7))
+    peer.connect(("{FAR}", 7))
     for _ in range(23):
         peer.send(bytes(101))
         peer.recv(101)

@@ -15,7 +15,7 @@ import pytest
 
 from tests.kernel.deadline import eventually
 from tests.service.inside import PATIENCE, UNIT, ctl, described, journal, restart, run, systemctl
-from tests.service.talk import IP_UDP, Talker
+from tests.service.talk import FAR, IP_UDP, Talker
 
 LOGS = Path("/var/log/netmond")
 MEMBER = "grace"  #: of group netmond
@@ -163,7 +163,7 @@ def test_a_lock_stops_nothing(talkers: dict[str, Talker]) -> None:
 
 def fill(talker: Talker) -> None:
     """Two rows for each of 60 flows are more than 4 KiB."""
-    talker.do("many", prefix="m", count=60, peer=["10.23.1.2", 7], exchanges=1, size=101)
+    talker.do("many", prefix="m", count=60, peer=[FAR, 7], exchanges=1, size=101)
     talker.exchange(1, 101)
 
 
@@ -178,7 +178,7 @@ def test_rotation_keeps_access(talkers: dict[str, Talker]) -> None:
     for times in (1, 2, 3):
         fill(erin)
         erin.do("close_all")
-        erin.do("udp", name="a", peer=["10.23.1.2", 7])
+        erin.do("udp", name="a", peer=[FAR, 7])
         await_rows(erin, "erin", times * 61)
 
     eventually(lambda: rotated(erin) >= before + 2, "files were put aside")
