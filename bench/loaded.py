@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from netmond.kernel.compile import Compilation, Loaded, Program, Unit
+from netmond.kernel.compile import Compilation, Loaded
 from netmond.kernel.programs import interface_unit, socket_unit
 from netmond.kernel.tables import InterfaceTables, SocketTables
+from netmond.kernel.unit import Program, Unit
 
 SLOTS, PEERS = 65536, 16384
 TARGETS, FORWARDED = 20_480, 16384

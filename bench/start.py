@@ -23,7 +23,7 @@ from statistics import median
 from bench.host import daemon, private_bus, run_directory
 from bench.record import progress
 from bench.table import AtMost, Row
-from netmond.kernel.compile import source_directory
+from netmond.kernel.unit import source_directory
 
 COLD, WARM = AtMost(1.5), AtMost(0.5)
 _TRIVIAL = "import bcc; bcc.BPF(text='int f(void *c) { return 0; }').load_func('f', bcc.BPF.CGROUP_SKB)"

@@ -24,11 +24,12 @@ from netmond import checkpoint
 from netmond.checkpoint import Arrays, Checkpoint, Encoded
 from netmond.errors import AlreadyExists, KernelError, NetmondError
 from netmond.kernel import links, taps
-from netmond.kernel.compile import Compilation, Loaded, Unit
+from netmond.kernel.compile import Compilation, Loaded
 from netmond.kernel.devices import devices
 from netmond.kernel.former import Former
 from netmond.kernel.pins import Generation, Links, is_bpffs
 from netmond.kernel.programs import UNITS
+from netmond.kernel.unit import Unit
 
 log = logging.getLogger(__name__)
 

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from netmond.kernel import libbpf, wire
-from netmond.kernel.compile import Program, Unit
-from netmond.kernel.programs import possible_cpus
+from netmond.kernel.programs import METER_OFFSETS, possible_cpus
+from netmond.kernel.unit import Program, Unit
 
 #: Interfaces of a session: a table size.
 MAX_TAPS = 1024
@@ -71,6 +71,7 @@ def capture_unit(
         maps=("ring", "taps", *(name.lower() for name, size in sizes.items() if size)),
         preamble=filter_,
         shared={"owners": tickets} if tickets is not None else {},
+        offsets=METER_OFFSETS,
     )
 
 

@@ -18,8 +18,9 @@ from pathlib import Path
 
 from netmond.errors import KernelError
 from netmond.kernel import libbpf
-from netmond.kernel.compile import Loaded, Unit
+from netmond.kernel.compile import Loaded
 from netmond.kernel.mounts import file_system
+from netmond.kernel.unit import Unit
 
 _NAME = re.compile(r"(?P<unit>[a-z]+)-(?P<fingerprint>[0-9a-f]{12})-(?P<id>[0-9]+)")
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from netmond.kernel.compile import Extra, Offsets, Program, Unit
+from netmond.kernel.unit import Extra, Offsets, Program, Unit
 
 #: enum bpf_attach_type
 CGROUP_INET_INGRESS = 0
@@ -47,6 +47,57 @@ def possible_cpus(text: str | None = None) -> int:
             text = file.read()
     return int(text.strip().split(",")[-1].split("-")[-1]) + 1
 
+
+#: What the programs of the meter, of interfaces and of captures read from the kernel's structures.
+METER_OFFSETS: Offsets = (
+    ("users of user namespaces appear under their inner ids", (("SOCK_UID_OFFSET", "sock", "sk_uid"),)),
+    (
+        "flows name no interface",
+        # a struct sock begins with a struct sock_common
+        (("SOCK_NET_OFFSET", "sock_common", "skc_net"), ("NET_COOKIE_OFFSET", "net", "net_cookie")),
+    ),
+    (
+        "a fragmented datagram counts as one packet for its user",
+        (
+            ("SKB_DEV_OFFSET", "sk_buff", "dev"),
+            ("SKB_CB_OFFSET", "sk_buff", "cb"),
+            ("SKB_ROUTE_OFFSET", "sk_buff", "_skb_refdst"),
+            ("DEV_MTU_OFFSET", "net_device", "mtu"),
+            ("ROUTE_METRICS_OFFSET", "dst_entry", "_metrics"),
+            ("ROUTE_EXPIRES_OFFSET", "dst_entry", "expires"),
+            ("ROUTE_LEARNED_MTU_OFFSET", "rtable", "rt_pmtu"),  # a struct rtable begins with a dst_entry
+            ("CB4_FRAGMENT_OFFSET", "inet_skb_parm", "frag_max_size"),
+            ("CB6_FRAGMENT_OFFSET", "inet6_skb_parm", "frag_max_size"),
+        ),
+    ),
+    (
+        "the kernel's own answers are root's",
+        (("SOCK_SOCKET_OFFSET", "sock", "sk_socket"), ("SOCKET_FILE_OFFSET", "socket", "file")),
+    ),
+    (
+        "a capture knows no units of incoming frames",
+        (
+            ("SOCK_CGROUP_OFFSET", "sock", "sk_cgrp_data"),
+            ("CGROUP_DATA_OFFSET", "sock_cgroup_data", "cgroup"),
+            ("CGROUP_NODE_OFFSET", "cgroup", "kn"),
+            ("NODE_ID_OFFSET", "kernfs_node", "id"),
+        ),
+    ),
+    (
+        "sockets older than netmond have no process",
+        (
+            ("TASK_TGID_OFFSET", "task_struct", "tgid"),
+            ("TASK_START_OFFSET", "task_struct", "start_boottime"),
+            ("TASK_COMM_OFFSET", "task_struct", "comm"),
+            ("FILE_INODE_OFFSET", "file", "f_inode"),
+            ("FILE_DATA_OFFSET", "file", "private_data"),
+            ("INODE_MODE_OFFSET", "inode", "i_mode"),
+            ("SOCKET_SK_OFFSET", "socket", "sk"),
+            ("SOCK_FAMILY_OFFSET", "sock_common", "skc_family"),
+            ("SOCK_COOKIE_OFFSET", "sock_common", "skc_cookie"),
+        ),
+    ),
+)
 
 #: Names of what is below.
 UNITS = ("sockets", "interfaces")
@@ -93,6 +144,7 @@ def socket_unit(*, slots: int, peers: int, cgroup: str = "") -> Unit:
             maps=PACKET_LOG_MAPS,
             loss="packets cannot be logged",
         ),
+        offsets=METER_OFFSETS,
     )
 
 
@@ -128,6 +180,7 @@ def interface_unit(*, targets: int, forwarded: int) -> Unit:
             "losses",
             "settings",
         ),
+        offsets=METER_OFFSETS,
     )
 
 

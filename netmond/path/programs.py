@@ -15,10 +15,11 @@ from numpy.typing import NDArray
 from netmond.errors import KernelError
 from netmond.kernel import wire
 from netmond.kernel.btf import Btf
-from netmond.kernel.compile import Compilation, Loaded, Offsets, Program, Unit
+from netmond.kernel.compile import Compilation, Loaded
 from netmond.kernel.programs import possible_cpus
 from netmond.kernel.ring import Ring
 from netmond.kernel.tables import CpuArray, HashTable
+from netmond.kernel.unit import Offsets, Program, Unit
 from netmond.kernel.variants import place_maps
 from netmond.path.filters import Options, filter_source, wanted_hooks, why_not
 from netmond.path.hooks import Hooks, Resolution

@@ -15,8 +15,9 @@ import numpy as np
 from bench.testrun import Run
 from netmond.frames.expressions import ETHERNET, Classic, Filter
 from netmond.frames.filter_source import HEAD, function, source
-from netmond.kernel.compile import Compilation, Program, Unit
+from netmond.kernel.compile import Compilation
 from netmond.kernel.tables import map_array
+from netmond.kernel.unit import Program, Unit
 
 _CARRIER = bytes(14)
 _EACH = 24  # filters in one program

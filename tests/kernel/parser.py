@@ -15,10 +15,11 @@ import numpy as np
 
 from bench.testrun import Run
 from netmond.kernel import wire
-from netmond.kernel.compile import Compilation, Loaded, Program, Unit
+from netmond.kernel.compile import Compilation, Loaded
 from netmond.kernel.programs import MAX_PORTS, interface_unit
 from netmond.kernel.role import Role
 from netmond.kernel.tables import InterfaceTables, map_array
+from netmond.kernel.unit import Program, Unit
 from tests.kernel.packet_facts import VERDICT, Facts, told
 from tests.kernel.run_counts import run_count
 

@@ -7,8 +7,9 @@ from dataclasses import replace
 import pytest
 
 from netmond.errors import KernelError
-from netmond.kernel.compile import Compilation, Program
+from netmond.kernel.compile import Compilation
 from netmond.kernel.programs import socket_unit
+from netmond.kernel.unit import Program
 
 #: Reads memory of the kernel at an address from the packet's length.
 UNSAFE = "int unsafe(struct __sk_buff *skb) { return *(int *)(long)skb->len; }\n"

@@ -91,7 +91,7 @@ _LEVEL_OF = {name: number for number, names in enumerate(LEVELS) for name in nam
 #: What may be imported from elsewhere, and by whom: modules, or a package for all of its modules.
 OUTSIDE = {
     "numpy": {"netmond"},
-    "bcc": {"netmond.kernel.compile"},
+    "bcc": {"netmond.kernel.compiler"},
     "dbus_next": {"netmond.bus", "netmonctl.systembus"},
     "systemd": {"netmond.outputs"},
     "posix1e": {"netmond.outputs"},

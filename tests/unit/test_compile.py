@@ -16,8 +16,10 @@ from pathlib import Path
 import pytest
 
 from netmond.errors import KernelError
-from netmond.kernel import compile as compiler
-from netmond.kernel.compile import Compilation, Extra, Loaded, Program, Unit
+from netmond.kernel import compiler
+from netmond.kernel.compile import Compilation, Loaded
+from netmond.kernel.programs import METER_OFFSETS
+from netmond.kernel.unit import Extra, Program, Unit
 
 ROOT = Path(__file__).parents[2]
 UNIT = Unit(
@@ -25,6 +27,7 @@ UNIT = Unit(
     defines={"SLOTS": 16},
     programs=(Program(name="first", kind="CGROUP_SKB", attach_type=1), Program(name="second", kind="XDP")),
     maps=("slots", "flows", "peers"),
+    offsets=METER_OFFSETS,
 )
 
 #: In the child: the BTF is that of an old kernel, and `bcc` is what a test puts beside.
@@ -304,7 +307,7 @@ def test_what_goes_wrong(child: Path, bcc: str, said: str) -> None:
 def test_a_compiler_that_hangs(child: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is ended after a while, and the daemon goes on without."""
     (child / "bcc.py").write_text("import signal; signal.pause()")
-    monkeypatch.setattr(compiler, "_TIMEOUT", 0.05)
+    monkeypatch.setattr("netmond.kernel.compile._TIMEOUT", 0.05)
 
     with pytest.raises(
         KernelError, match=r"cannot load sockets\.c: the compiler did not answer \(timed out\)"
