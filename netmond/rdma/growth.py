@@ -23,7 +23,7 @@ def grown(before: NDArray[np.uint64], after: NDArray[np.uint64]) -> NDArray[np.u
     """
     narrow = before < _WIDE
     forward = np.where(narrow, (after - before) % _WIDE, after - before)
-    wrapped = np.where(narrow, (after < _WIDE) & (forward < _HALF), forward < _HALF_WIDE)
+    wrapped = forward < np.where(narrow, _HALF, _HALF_WIDE)
     again = np.where(after > before // 2, np.uint64(0), after)
     result: NDArray[np.uint64] = np.where(after >= before, after - before, np.where(wrapped, forward, again))
     return result
@@ -40,7 +40,7 @@ class Growth:
         self._values = np.zeros(0, np.uint64)
         self._totals = np.zeros(0, np.uint64)
         self._read = np.zeros(0)
-        self._life = 0
+        self._lives = np.zeros(0, np.uint64)
 
     def update(
         self, names: tuple[Name, ...], values: NDArray[np.uint64], now: float, *, life: int
@@ -53,20 +53,18 @@ class Growth:
               than before; those of some hardware outlast its driver
         """
         if names != self._names:
-            self._name(names, values, now)
+            self._name(names, values, now, life)
         rows = self._rows
         before = self._values[rows]
-        if life != self._life:
-            before[values < before] = 0
-            self._life = life
+        before[(self._lives[rows] != life) & (values < before)] = 0
         growth = grown(before, values) * self._factors
         seconds = now - self._read[rows]
-        self._values[rows], self._read[rows] = values, now
+        self._values[rows], self._read[rows], self._lives[rows] = values, now, life
         self._totals[rows] += growth
         rates = np.divide(growth, seconds, out=np.zeros(len(rows)), where=seconds > 0)
         return self._totals[rows], rates
 
-    def _name(self, names: tuple[Name, ...], values: NDArray[np.uint64], now: float) -> None:
+    def _name(self, names: tuple[Name, ...], values: NDArray[np.uint64], now: float, life: int) -> None:
         """Finds a row for each name. A new counter starts with what it shows: that came before."""
         for name, value in zip(names, values, strict=True):
             if name not in self._row_of:
@@ -74,6 +72,7 @@ class Growth:
                 self._values = np.append(self._values, value)
                 self._totals = np.append(self._totals, np.uint64(0))
                 self._read = np.append(self._read, now)
+                self._lives = np.append(self._lives, np.uint64(life))
         self._names = names
         self._factors = factors(names)
         self._rows = np.array([self._row_of[name] for name in names], np.intp)

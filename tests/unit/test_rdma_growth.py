@@ -143,6 +143,14 @@ class TestGrowth:
         assert port.read(1.0, errors=after) == {"errors": (total, float(total))}
         assert port.read(2.0, errors=after) == {"errors": (total, 0.0)}
 
+    def test_another_device_of_which_a_counter_comes_later(self, port: Port) -> None:
+        """It began at 0 as the others did."""
+        port.read(0.0, drops=100, errors=100)
+        port.life = 2
+        port.read(1.0, errors=1)
+
+        assert port.read(2.0, drops=90, errors=1) == {"drops": (90, 45.0), "errors": (1, 0.0)}
+
     def test_nothing_to_read(self, port: Port) -> None:
         """A port without any counter is no trouble."""
         assert port.read(0.0) == {}
