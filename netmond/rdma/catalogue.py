@@ -8,6 +8,7 @@ hw/efa/efa_verbs.c, hw/irdma/verbs.c. One that is not here is counted in events,
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from typing import NamedTuple
 
@@ -31,6 +32,9 @@ class Counter(NamedTuple):
     factor: int = 1  #: how many of the unit one of what the device counts is
 
 
+#: Files among the counters that are none: for how long the kernel keeps values, and of bnxt_re how many
+#: objects there are, or were at most.
+_NO_COUNTER = re.compile(r"lifespan|(active|watermark)_\w+")
 _WORDS = 4  # port counters count data in words of 32 bits
 _UNKNOWN = Counter("other", "events", "not known to netmond: see the vendor's manual")
 
@@ -226,6 +230,11 @@ _KNOWN: dict[str, Counter] = {
         RxECNMrkd="received that a switch on the way had marked: congestion (ECN)",
     ),
 }  # fmt: skip
+
+
+def is_counter(name: str) -> bool:
+    """Whether what is in a file of this name only grows."""
+    return not _NO_COUNTER.fullmatch(name)
 
 
 def look_up(name: str) -> Counter:

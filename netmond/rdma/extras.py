@@ -7,6 +7,7 @@ from typing import Protocol
 
 from netmond.errors import KernelError
 from netmond.kernel.rdma_netlink import BoundCounter
+from netmond.rdma.catalogue import is_counter
 from netmond.rdma.sysfs import Reading
 
 #: Asked for so seldom that it takes a fiftieth of the time: drivers ask the hardware for each bound counter.
@@ -49,9 +50,7 @@ class Extras:
         if begin >= self._next_optional:
             self._next_optional = begin + _OPTIONAL
             self._optional = {
-                (reading.port.device, reading.port.port)
-                for reading in readings
-                if self._more(reading).keys() - {name for _, name in reading.names}
+                (reading.port.device, reading.port.port) for reading in readings if self._more(reading)
             }
         end = self._monotonic()
         self._next = end + _SHARE * (end - begin)
@@ -60,8 +59,7 @@ class Extras:
         """The reading with the optional counters that are switched on."""
         if (reading.port.device, reading.port.port) not in self._optional:
             return reading
-        known = {name for _, name in reading.names}
-        more = {name: value for name, value in self._more(reading).items() if name not in known}
+        more = self._more(reading)
         names = (*reading.names, *(("hw_counters", name) for name in more))
         return Reading(reading.port, reading.life, names, [*reading.values, *more.values()])
 
@@ -72,10 +70,13 @@ class Extras:
             return []
 
     def _more(self, reading: Reading) -> dict[str, int]:
+        """The counters of a port that the reading lacks."""
         number = self._numbers.get(reading.port.device)
         if number is None:
             return {}
         try:
-            return self._netlink.statistics(number, reading.port.port)
+            values = self._netlink.statistics(number, reading.port.port)
         except KernelError:
             return {}
+        known = {name for _, name in reading.names}
+        return {name: value for name, value in values.items() if name not in known and is_counter(name)}

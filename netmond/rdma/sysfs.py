@@ -16,11 +16,9 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from netmond.model import Gid, RdmaPort
-from netmond.rdma.catalogue import Name
+from netmond.rdma.catalogue import Name, is_counter
 
 _GROUPS = ("counters", "hw_counters")
-#: Files among the counters that are none.
-_NO_COUNTERS = frozenset({"lifespan"})
 _LARGEST = (1 << 64) - 1
 _LINE = 128  # bytes of a file that are read: the longest are firmware versions and names
 _DESCRIBED = 30.0  # seconds after which a device is opened anew
@@ -165,7 +163,7 @@ class _Port:
             ((group, name), _File(f"{place}/{name}", descriptors))
             for group, place in places.items()
             for name in sorted(_list(place))
-            if name not in _NO_COUNTERS
+            if is_counter(name)
         ]
 
     def read(self, life: int) -> Reading:

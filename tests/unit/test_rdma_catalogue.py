@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from netmond.rdma.catalogue import KINDS, factors, look_up
+from netmond.rdma.catalogue import KINDS, factors, is_counter, look_up
 from tests.unit.rdma_tree import COUNTERS, MLX5, MLX5_ROCE, RXE
 
 
@@ -46,6 +46,21 @@ def test_kinds(name: str, kind: str) -> None:
 def test_unknown() -> None:
     """A counter of a driver that nobody has described is events, of no kind."""
     assert look_up("of_somebody")[:2] == ("other", "events")
+
+
+@pytest.mark.parametrize(
+    ("name", "is_one"),
+    [
+        ("rx_pkts", True),
+        ("of_somebody", True),
+        ("lifespan", False),
+        ("active_qps", False),
+        ("watermark_mrs", False),
+    ],
+)
+def test_what_is_no_counter(name: str, is_one: bool) -> None:
+    """How long values are kept, and how many objects there are or were at most: bnxt_re tells that, too."""
+    assert is_counter(name) is is_one
 
 
 def test_other_ports() -> None:

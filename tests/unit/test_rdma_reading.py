@@ -258,11 +258,14 @@ class TestCounters:
 
         assert value(port, "np_cnp_sent") == (40, 30, 15.0)
 
-    def test_lifespan_is_none(self, machine: Machine) -> None:
-        """How long the kernel keeps values is no counter, though its file is among them."""
+    def test_what_is_none(self, machine: Machine) -> None:
+        """Files among the counters that are none, such as how long the kernel keeps values."""
         machine.tree.rxe("rxe0")
+        machine.tree.set("rxe0", active_qps=7)
+        port = machine.ports()["rxe0", 1]
 
-        assert value(machine.ports()["rxe0", 1], "lifespan") is None
+        assert value(port, "lifespan") is None
+        assert value(port, "active_qps") is None
 
     def test_of_the_device(self, machine: Machine) -> None:
         """Drivers that count by device only: its counters are those of port 1."""
@@ -386,11 +389,12 @@ class TestNetlink:
         machine.tree.mlx5("mlx5_0")
         machine.netlink.optional = {"cc_rx_cnp_pkts": 10}
         machine.read()
-        machine.netlink.optional = {"cc_rx_cnp_pkts": 30}
+        machine.netlink.optional = {"cc_rx_cnp_pkts": 30, "active_qps": 7}
 
         port = machine.ports()["mlx5_0", 1]
 
         assert value(port, "cc_rx_cnp_pkts") == (30, 20, 20.0)
+        assert value(port, "active_qps") is None
         assert value(port, "out_of_sequence") == (0, 0, 0.0)
 
     def test_usually_there_are_none(self, machine: Machine) -> None:
@@ -420,20 +424,21 @@ class TestNetlink:
         assert (sample.bound, sample.reason) == ((), "netlink: Operation not permitted")
 
     def test_takes_no_more_than_a_fiftieth(self, machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Where the driver takes long over bound counters they are asked for seldom."""
+        """Where the driver takes long over bound counters they are asked for seldom; a sample tells whether
+        they were."""
         machine.tree.mlx5("mlx5_0")
         asked: list[float] = []
 
         def slow(device: int) -> list[BoundCounter]:
             asked.append(machine.clock.now)
             machine.clock.now += 0.1
-            return []
+            return [BoundCounter("mlx5_0", 1, 1, (17,), 4242, {})]
 
         monkeypatch.setattr(machine.netlink, "bound_counters", slow)
-        for _ in range(12):
-            machine.read()
+        samples = [machine.read() for _ in range(12)]
 
         assert np.diff(asked).min() >= 5.0
+        assert len({id(sample.bound) for sample in samples}) == len(asked)
 
 
 def test_the_sample(machine: Machine) -> None:
