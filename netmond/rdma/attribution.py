@@ -44,6 +44,8 @@ class Attribution:
         self._census = Census()
         self._interfaces: Mapping[str, Collection[int]] = {}
         self._ports: dict[int, tuple[str, int]] = {}  # by ifindex
+        self._only: tuple[str, int] | None = None  # the port, where there is just one
+        self._told: Sequence[BoundCounter] = ()
         self._directory: Directory | None = None
         self._now = Now(monotonic_ns=0, wall=0.0, interval=0.0)
         self._asked = False
@@ -77,9 +79,10 @@ class Attribution:
 
     def _add(self, packets: Packets, deltas: NDArray[np.uint64]) -> None:
         for ifindex in np.unique(packets.ifindex).tolist():
-            if ifindex in self._ports:
+            # At an interface that is no port's it may be any port above, see owners.Directory.
+            if port := self._ports.get(ifindex, self._only):
                 figures = deltas[packets.ifindex == ifindex, :4].sum(axis=0)
-                self._remainders.attribute(self._ports[ifindex], figures)
+                self._remainders.attribute(port, figures)
         since = self._now.monotonic_ns * _NANO - self._now.interval
         found = self._find().find(packets, since)
         later = ~found.known & self._asked
@@ -108,15 +111,23 @@ class Attribution:
     def add_counters(
         self, ports: Sequence[RdmaPort], bound: Sequence[BoundCounter], index_of: Mapping[str, int]
     ) -> None:
-        """A new reading of the devices. index_of: ifindexes of all interfaces by name."""
+        """A new reading of the devices.
+
+        bound: the same object as before if they were not asked for since
+        index_of: ifindexes of all interfaces by name
+        """
         self._ports.clear()
         interfaces: dict[str, set[int]] = {}
         for port in ports:
             own = {port.ifindex, *(index_of.get(gid.netdev, 0) for gid in port.gids)} - {0}
             self._ports.update(dict.fromkeys(own, (port.device, port.port)))
             interfaces.setdefault(port.device, set()).update(own)
+        self._only = (ports[0].device, ports[0].port) if len(ports) == 1 else None
         if interfaces != self._interfaces:
             self._interfaces, self._directory = interfaces, None
+        if bound and bound is self._told:
+            return  # what ports have counted meanwhile may be theirs
+        self._told = bound
         for counter, figures in self._bound.update(bound):
             who = self._find().holder(counter.device, counter.qpns)
             self.usage.add(who, widened(figures[np.newaxis]), "device")

@@ -24,7 +24,8 @@ class Sample(NamedTuple):
     ports: tuple[RdmaPort, ...] = ()  #: by device and port
     time: float = 0.0  #: wall clock of the reading, 0: there was none
     interval: float = 0.0  #: seconds since the reading before, 0: there was none
-    bound: tuple[BoundCounter, ...] = ()  #: counters of their own that queue pairs have
+    #: Counters of their own that queue pairs have; the same object as before if nobody asked again
+    bound: tuple[BoundCounter, ...] = ()
     reason: str = ""  #: why something of this is missing, empty: nothing is
 
 

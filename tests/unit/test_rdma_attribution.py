@@ -208,6 +208,35 @@ def test_counters_of_queue_pairs() -> None:
     ]  # fmt: skip
 
 
+def test_counters_of_queue_pairs_that_were_not_asked_for() -> None:
+    """Until they are, what a port has counted is not nobody's: later it would be theirs as well."""
+    bench = Bench()
+    bench.take_census(queue_pair(17, ALICE))
+    told = (BoundCounter("rxe0", 1, 1, (17,), 0, {"rdma_rx_bytes": 0}),)
+    bench.tick()
+    bench.attribution.add_counters([port()], told, {})
+    bench.tick()
+    bench.attribution.add_counters([port(0, 90, 0, 0)], told, {})
+    assert bench.users() == {ALICE: 0}
+    bench.tick()
+    now = (told[0]._replace(values={"rdma_rx_bytes": 100}),)
+    bench.attribution.add_counters([port(0, 120, 0, 0)], now, {})
+
+    assert bench.users() == {ALICE: 100, NOBODY_UID: 20}
+
+
+def test_a_port_on_top_of_another_interface() -> None:
+    """Packets are seen at the lowest: with a VLAN's port alone there they are not counted again by it."""
+    bench = Bench()
+    bench.take_census(queue_pair(17, ALICE))
+    bench.tick()
+    bench.attribution.add_counters([port()], (), {})
+    bench.tick(packets((9, IN, 17)), deltas(100))
+    bench.attribution.add_counters([port(1, 100, 0, 0)], (), {})
+
+    assert bench.users() == {ALICE: 100}
+
+
 def test_over_a_restart() -> None:
     """Totals go on; what still waits is the socket's user's, or nobody's."""
     bench = Bench()

@@ -5,10 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import pytest
 from numpy.typing import NDArray
 
 from netmond.kernel.rdma_netlink import BoundCounter
 from netmond.model import RdmaPort
+from netmond.rdma import hardware
 from netmond.rdma.hardware import BoundCounters, Remainders
 
 _NAMES = ("port_rcv_packets", "port_rcv_data", "port_xmit_packets", "port_xmit_data")
@@ -70,8 +72,32 @@ def test_a_port_that_comes_back() -> None:
     assert remainders.update([port(2, 200, 0, 0)]).tolist() == [2, 200, 0, 0]
 
 
-def bound(number: int, **values: int) -> BoundCounter:
-    return BoundCounter(device="mlx5_0", port=1, number=number, qpns=(17,), pid=0, values=values)
+def test_a_counter_that_could_not_be_read() -> None:
+    """It goes on from where it was, and is not counted for a second time."""
+    remainders = Remainders()
+    remainders.update([port(0, 0, 0, 0)])
+    assert remainders.update([port(5, 500, 6, 600)]).tolist() == [5, 500, 6, 600]
+    assert remainders.update([port(7, 6, names=("port_rcv_packets", "port_xmit_packets"))]).tolist() == [
+        2, 0, 0, 0,
+    ]  # fmt: skip
+    assert remainders.update([port(names=())]).tolist() == [0, 0, 0, 0]
+    assert remainders.update([port(7, 700, 6, 600)]).tolist() == [0, 200, 0, 0]
+
+
+def test_a_counter_that_stands_in_for_another() -> None:
+    """It begins with what it shows: that was counted by the other one already."""
+    remainders, both = Remainders(), ("rx_pkts", "port_rcv_packets")
+    remainders.update([port(0, 0, names=both)])
+    remainders.update([port(90, 100, names=both)])
+    alone = [remainders.update([port(total, names=("rx_pkts",))]).tolist() for total in (95, 98)]
+
+    assert alone == [[0, 0, 0, 0], [3, 0, 0, 0]]
+    assert remainders.update([port(99, 109, names=both)]).tolist() == [0, 0, 0, 0]
+    assert remainders.update([port(100, 110, names=both)]).tolist() == [1, 0, 0, 0]
+
+
+def bound(number: int, pid: int = 0, **values: int) -> BoundCounter:
+    return BoundCounter(device="mlx5_0", port=1, number=number, qpns=(17,), pid=pid, values=values)
 
 
 def moved(counters: BoundCounters, *now: BoundCounter) -> list[tuple[int, Any]]:
@@ -88,3 +114,31 @@ def test_bound_counters() -> None:
         (2, [0, 0, 3, 0]),
     ]
     assert moved(counters, bound(1, rdma_rx_bytes=20), bound(2, rdma_tx_packets=3)) == [(1, [0, 20, 0, 0])]
+
+
+def test_bound_counters_that_could_not_be_read() -> None:
+    """They go on, but of another process they count from 0."""
+    counters = BoundCounters()
+    moved(counters, bound(1, pid=4242, rdma_rx_bytes=100))
+    assert moved(counters) == []
+    assert moved(counters, bound(1, pid=4242, rdma_rx_bytes=150)) == [(1, [0, 50, 0, 0])]
+    assert moved(counters, bound(1, pid=4243, rdma_rx_bytes=170)) == [(1, [0, 170, 0, 0])]
+
+
+def test_a_number_that_was_given_to_another() -> None:
+    """If one figure is less than before, all of them are new."""
+    counters = BoundCounters()
+    moved(counters, bound(1, rdma_rx_bytes=100, rdma_tx_bytes=5))
+
+    assert moved(counters, bound(1, rdma_rx_bytes=20, rdma_tx_bytes=7)) == [(1, [0, 20, 0, 7])]
+
+
+def test_counters_long_gone_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each program may have one of its own."""
+    monkeypatch.setattr(hardware, "_REMEMBERED", 2)
+    counters = BoundCounters()
+    for number in range(20):
+        moved(counters, bound(number, rdma_rx_bytes=1))
+
+    assert counters._before is not None
+    assert len(counters._before) <= 4
