@@ -53,8 +53,13 @@ def meta(snapshot: Snapshot, scope: str, total: int) -> Row:
 
 
 def rdma_meta(snapshot: Snapshot, scope: str, total: int) -> Row:
-    """What accompanies lists of what devices say: they are read at times of their own."""
-    of_devices = {"rdma_time": snapshot.rdma.time, "rdma_interval": snapshot.rdma.interval}
+    """What accompanies lists of what devices say: they are read at times of their own, and their totals
+    begin with this daemon."""
+    of_devices = {
+        "since": snapshot.started,
+        "rdma_time": snapshot.rdma.time,
+        "rdma_interval": snapshot.rdma.interval,
+    }
     return meta(snapshot, scope, total) | of_devices
 
 

@@ -119,11 +119,11 @@ class TestPorts:
         assert answers.rdma_meta(small(), "all", 0)["rdma_time"] == 0
 
     def test_meta_tells_the_reading(self) -> None:
-        """Devices are read at other times than everything else."""
-        meta = answers.rdma_meta(with_rdma(small()), "all", 3)
+        """Devices are read at other times than everything else, and counted since the daemon's start."""
+        meta = answers.rdma_meta(replace(with_rdma(small()), since=5.0, started=1500.0), "all", 3)
 
         assert (meta["time"], meta["interval"]) == (2005.0, 1.25)
-        assert (meta["rdma_time"], meta["rdma_interval"]) == (2004.5, 0.75)
+        assert (meta["rdma_time"], meta["rdma_interval"], meta["since"]) == (2004.5, 0.75, 1500.0)
 
 
 class TestCounters:
