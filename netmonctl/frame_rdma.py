@@ -129,7 +129,7 @@ def _extended(line: Line, data: bytes, transport: str, operation: int) -> int:
     place = _BTH
     if transport == "RD":
         place += 4
-    if transport in ("RD", "UD"):
+    if transport == "UD" or (transport == "RD" and operation not in _RESPONSES):
         key, sender = struct.unpack_from("!II", data, place)
         line.know(source_queue_pair=sender & 0xFFFFFF)
         line.add(f", from qp {sender & 0xFFFFFF:#x}, qkey {key:#x}")

@@ -116,6 +116,14 @@ WRAPPED: dict[str, tuple[int, Callable[[bytes], bytes]]] = {
             "UD SEND_ONLY, qp 0x1, psn 5, pkey 0xffff, from qp 0x2, qkey 0x80010000, length 256",
         ),
         (
+            bth(0x44) / (struct.pack("!III", 1, 0x8001_0000, 2) + bytes(4)),
+            "RD SEND_ONLY, qp 0x11, psn 5, pkey 0xffff, from qp 0x2, qkey 0x80010000, length 4",
+        ),
+        (
+            bth(0x51) / struct.pack("!II", 1, 3),
+            "RD ACKNOWLEDGE, qp 0x11, psn 5, pkey 0xffff, msn 3, length 0",
+        ),
+        (
             bth(0xA4) / (struct.pack("!I", 9) + bytes(4)),
             "XRC SEND_ONLY, qp 0x11, psn 5, pkey 0xffff, srq 0x9, length 4",
         ),
