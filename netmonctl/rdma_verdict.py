@@ -87,17 +87,14 @@ class Figures:
         )
 
     def worst(self, *kinds: str) -> tuple[str, float]:
-        """The counter of these kinds that grows fastest, and its rate: one loss moves several.
-
-        What it counts are packets or events: bytes of them would be faster, and say less.
-        """
-        rates = [
-            (row["rate"], row["counter"])
-            for row in self.counters
-            if row["kind"] in kinds and row["unit"] != "bytes"
-        ]
+        """The counter of these kinds that grows fastest, and its rate: one loss moves several."""
+        rates = [(row["rate"], row["counter"]) for row in self.of(*kinds)]
         rate, name = max(rates, default=(0.0, ""))
         return name, rate
+
+    def of(self, *kinds: str) -> list[Row]:
+        """The counters of these kinds, of packets or events: bytes of them would be more, and say less."""
+        return [row for row in self.counters if row["kind"] in kinds and row["unit"] != "bytes"]
 
 
 def judge(figures: Figures) -> Verdict:
@@ -119,11 +116,9 @@ def _calm(figures: Figures) -> str:
     name, rate = figures.worst("retransmits", "order", "timeouts", "rnr", "discards")
     if rate:
         return f"{name} {count(rate)}/s {figures.lately}, which is little"
-    earlier = [row for row in figures.counters if row["kind"] in _TROUBLE and row["total"]]
-    if not earlier:
-        return f"no trouble {figures.lately}, nor before"
-    total, name = max((row["total"], row["counter"]) for row in earlier)
-    return f"no trouble {figures.lately}; before that {name} counted {total:,}"
+    total, name = max(((row["total"], row["counter"]) for row in figures.of(*_TROUBLE)), default=(0, ""))
+    before = f"; before that {name} counted {total:,}" if total else ", nor before"
+    return f"no trouble {figures.lately}{before}"
 
 
 #: What a rule says if it applies: the reason, and where to look.
@@ -142,9 +137,7 @@ def _faulty(figures: Figures) -> _Said:
     """By totals: such errors are rare, and none of them is in order."""
     days = max(1.0, figures.watched / _DAY)
     errors = [
-        (row["total"], row["counter"])
-        for row in figures.counters
-        if row["kind"] in ("link", "errors") and row["group"] == "counters"
+        (row["total"], row["counter"]) for row in figures.of("link", "errors") if row["group"] == "counters"
     ]
     total, name = max(errors, default=(0, ""))
     if total < ERRORS_A_DAY * days:

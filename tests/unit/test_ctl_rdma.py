@@ -90,7 +90,9 @@ def test_what_two_counters_count() -> None:
 def test_bytes_sent_again_are_not_packets() -> None:
     """A loss is a packet, however large."""
     rows = [*loaded(), {**counter("packet_seq_err", 9, 900.0), "counter": "retrans_bytes", "unit": "bytes"}]
-    assert judge(figures(rows)).state == "healthy"
+    assert judge(figures(rows)) == Verdict(
+        state="healthy", reason="no trouble in the last 1.0 s, nor before"
+    )
 
 
 @pytest.mark.parametrize(
