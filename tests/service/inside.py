@@ -6,6 +6,7 @@ import json
 import os
 import pwd
 import subprocess
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -144,14 +145,23 @@ def ctl_json(*words: str, user: str = "") -> Any:
     return json.loads(ctl(*words, "--json=short", user=user).out)
 
 
-def cursor() -> str:
-    """The end of the journal now, for journal(f"--after-cursor={...}")."""
-    said = run("journalctl", "--no-pager", "--quiet", "--lines=0", "--show-cursor").out
-    return said.partition("cursor: ")[2].strip()
+def sync_journal() -> None:
+    """Waits until journald, which reads at its own pace, has written all that it was sent so far."""
+    run("journalctl", "--sync")
+
+
+def moment() -> str:
+    """Now, for journal(f"--since={...}"): whatever was said before comes with an earlier time.
+
+    A cursor would lose the first entry if it stands at one that other options leave out (systemd 252).
+    """
+    sync_journal()
+    return f"@{time.time():.6f}"
 
 
 def journal(*words: str) -> list[dict[str, Any]]:
-    """Entries of the journal, oldest first, as journalctl -o json has them."""
+    """Entries of the journal, oldest first, as journalctl -o json has them: all that was said so far."""
+    sync_journal()
     done = run("journalctl", "--no-pager", "--output=json", *words)
     return [json.loads(line) for line in done.out.splitlines()]
 

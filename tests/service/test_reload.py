@@ -14,9 +14,9 @@ from tests.service.inside import (
     UNIT,
     answers,
     ctl,
-    cursor,
     journal,
     main_pid,
+    moment,
     restart,
     rows,
     run,
@@ -47,12 +47,8 @@ def targets() -> list[str]:
 
 
 def messages(start: str) -> list[str]:
-    """What was said in the journal about the service from a cursor on."""
-    # Not --unit: together with a cursor of another unit it loses the first entry (systemd 252).
-    entries = journal(f"--after-cursor={start}")
-    return [
-        str(each["MESSAGE"]) for each in entries if UNIT in (each.get("_SYSTEMD_UNIT"), each.get("UNIT"))
-    ]
+    """What was said in the journal about the service from a moment on."""
+    return [str(each["MESSAGE"]) for each in journal(f"--unit={UNIT}", f"--since={start}")]
 
 
 def by_systemctl() -> None:
@@ -82,7 +78,7 @@ def test_new_configuration(reload: Callable[[], None]) -> None:
 
 def test_bad_configuration_by_systemctl() -> None:
     """`systemctl reload` fails; the journal names file, key, value and what is allowed; nothing changes."""
-    pid, start = main_pid(), cursor()
+    pid, start = main_pid(), moment()
     _DROP_IN.write_text(_BAD)
 
     done = systemctl("reload", UNIT, check=False)
@@ -110,7 +106,7 @@ def test_bad_configuration_by_netmonctl() -> None:
 
 def test_bad_configuration_by_signal() -> None:
     """SIGHUP has no answer: the journal tells that the old configuration stays."""
-    pid, start = main_pid(), cursor()
+    pid, start = main_pid(), moment()
     _DROP_IN.write_text(_BAD)
 
     by_signal()
@@ -125,7 +121,7 @@ def test_bad_configuration_by_signal() -> None:
 def test_bad_configuration_at_the_start() -> None:
     """The service refuses to start, says why, and starts again when it is mended."""
     systemctl("stop", UNIT)
-    start = cursor()
+    start = moment()
     _DROP_IN.write_text(_BAD)
 
     done = systemctl("start", UNIT, check=False)

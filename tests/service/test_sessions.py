@@ -23,9 +23,9 @@ from tests.service.inside import (
     apt,
     complaints,
     ctl_json,
-    cursor,
     journal,
     main_pid,
+    moment,
     restart,
     run,
     systemctl,
@@ -225,13 +225,13 @@ def test_bad_options(scene: Scene, options: dict[str, list[Any]], what: str) -> 
 
 def test_journal(scene: Scene) -> None:
     """Who started and who ended what."""
-    before = cursor()
+    before = moment()
     with session(scene.carol, "Capture", ON_LOOPBACK) as own:
         scene.root.call("StopSession", ("t", "a{sv}"), own.number, {})
         own.end()
 
     def found() -> dict[str, str]:
-        entries = journal(f"--after-cursor={before}", "--unit=netmond")
+        entries = journal(f"--since={before}", "--unit=netmond")
         return {
             entry["NETMOND_METHOD"].rpartition(".")[2]: entry["NETMOND_CALLER_UID"]
             for entry in entries

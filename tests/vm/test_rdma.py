@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from tests.kernel.deadline import eventually
-from tests.service.inside import call, complaints, ctl, cursor, described, journal, next_tick, rows, run
+from tests.service.inside import call, complaints, ctl, described, journal, moment, next_tick, rows, run
 from tests.service.talk import Figures, difference
 from tests.vm import roce
 from tests.vm.roce import AETH, CLIENT, COMMON, ENDS, ETHERNET, MTU, RETH, SERVER, End
@@ -269,7 +269,7 @@ def test_ports() -> None:
 def test_devices_that_vanish() -> None:
     """While netmond reads one, and a program uses it; it says what is missing, and nothing has failed. What
     comes back is counted on."""
-    since = cursor()
+    since = moment()
     totals = {end: counters(end) for end in ENDS}
     with roce.endless():
         eventually(lambda: len(roce.pairs_in_kernel()) == 2, "both are connected")
@@ -292,6 +292,6 @@ def test_devices_that_vanish() -> None:
     for end in ENDS:
         again = eventually(partial(counters, end), f"counters of {end.device}")
         assert again["sent_pkts"] >= totals[end]["sent_pkts"]
-    assert journal("--unit=netmond", f"--after-cursor={since}", "--priority=err") == []
+    assert journal("--unit=netmond", f"--since={since}", "--priority=err") == []
     losses = {each["name"]: each["count"] for each in described()["losses"]}
     assert losses["collector.failed-ticks"] == 0
