@@ -22,12 +22,14 @@ def known_as(pid: int) -> int | None:
 
 
 def flow_of(talker: Talker) -> dict[str, Any]:
-    """The row of its flow with the far host, once it is known whose it is."""
+    """The row of its flow with the far host, with all it has exchanged, once it is known whose it is."""
+    next_tick()
 
     def known() -> list[dict[str, Any]]:
-        return [row for row in rows("Flows") if row["local_port"] == talker.port and row["process"]]
+        mine = [row for row in rows("Flows") if row["local_port"] == talker.port]
+        return [row for row in mine if row["process"] and not row["user"].isdecimal()]
 
-    (row,) = eventually(known, "its process is known")
+    (row,) = eventually(known, "its process and the user's name are known")
     return row
 
 
