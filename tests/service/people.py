@@ -10,8 +10,8 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from tests.kernel.deadline import DEADLINE, eventually
-from tests.service.client import Caller, CallError
+from tests.kernel.deadline import eventually
+from tests.service.client import PATIENCE, Caller, CallError
 from tests.service.inside import run, systemctl
 
 #: What bob does, and what root watches: none of these words may ever reach alice.
@@ -58,7 +58,7 @@ class Person:
     def run(self, *command: str, stdin: str = "", cwd: str = "/") -> subprocess.CompletedProcess[str]:
         """Run a program without a terminal."""
         how: dict[str, Any] = self.identity | {"cwd": cwd}
-        return subprocess.run(command, input=stdin, capture_output=True, text=True, timeout=DEADLINE, **how)
+        return subprocess.run(command, input=stdin, capture_output=True, text=True, timeout=PATIENCE, **how)
 
     def netmonctl(self, *words: str) -> subprocess.CompletedProcess[str]:
         """Run netmonctl without a terminal."""

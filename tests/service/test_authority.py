@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import pytest
 
-from tests.kernel.deadline import eventually
+from tests.kernel.deadline import DEADLINE, eventually
 from tests.service.client import Caller, CallError
 from tests.service.matrix import (
     CAPTURE,
@@ -124,12 +124,22 @@ class Scene:
         return value
 
     def session(self) -> int:
-        """Number of a session of root's, which goes on until it is stopped, or root leaves the bus."""
+        """Number of a session of root's, which goes on until it is stopped, or root leaves the bus.
+
+        Always a new one: one that is listed may be about to end, because somebody has stopped it.
+        """
         root = self.callers["root"]
-        rows, _ = root.call("ListSessions", ("a{sv}",), {})
-        lasting = [row["session"] for row in rows if "duration" not in json.loads(row["options"])]
+        for number in self._lasting():
+            with suppress(CallError):
+                root.call("StopSession", ("t", "a{sv}"), number, {})
+        eventually(lambda: not self._lasting(), "earlier sessions are gone")
         options = {"interfaces": ["as", ["lo"]], "filter": ["s", "port 9"]}
-        return int(lasting[0] if lasting else root.call("StartCapture", ("a{sv}",), options)[0])
+        return int(root.call("StartCapture", ("a{sv}",), options)[0])
+
+    def _lasting(self) -> list[int]:
+        """Those that do not end by themselves."""
+        rows, _ = self.callers["root"].call("ListSessions", ("a{sv}",), {})
+        return [row["session"] for row in rows if "duration" not in json.loads(row["options"])]
 
     def _both(self, who: str) -> tuple[Person, Person]:
         """The caller and somebody else."""
@@ -163,7 +173,9 @@ def scene(installed: object) -> Iterator[Scene]:
     with everybody() as people, conversations(people), ExitStack() as stack:
         callers = {name: stack.enter_context(person.caller()) for name, person in people.all().items()}
         eventually(
-            lambda: all(map(_has_log, callers.values(), people.all().values())), "everybody has a log"
+            lambda: all(map(_has_log, callers.values(), people.all().values())),
+            "everybody has a log",
+            within=2 * DEADLINE,  # rows come every ten seconds
         )
         yield Scene(people=people, callers=callers)
         for address in (VICTIM, FRESH):
