@@ -96,7 +96,7 @@ class Machine:
             )
             nspawn = self._nspawn
             self._leader = eventually(lambda: self._first_process(nspawn), "it boots", within=_BOOT)
-            state = self._output("systemctl", "is-system-running", "--wait").strip()
+            state = eventually(self._state, "it has booted", within=_BOOT)
             if state != "running":
                 self._give_up(f"state {state!r}\n" + self._output("systemctl", "--failed", "--no-pager"))
         except BaseException:
@@ -176,6 +176,11 @@ class Machine:
             if _is_first(child) and Path(f"/proc/{child}/root/run/systemd/private").is_socket():
                 return int(child)
         return 0
+
+    def _state(self) -> str:
+        """What its systemd says once it has booted; empty as long as it is too busy to say anything."""
+        said = self._output("systemctl", "is-system-running", "--wait").strip()
+        return "" if said == "unknown" else said
 
     def _give_up(self, what: str) -> None:
         self._console.seek(0)
