@@ -253,6 +253,12 @@ def finish(name: str) -> None:
     close(name)
 
 
+def hang_up(name: str) -> None:
+    """Ends a TCP connection, and waits until the other side has done so: its last packet was exchanged."""
+    sockets[name].shutdown(socket.SHUT_WR)
+    finish(name)
+
+
 def many(prefix: str, count: int, peer: list[Any], exchanges: int, size: int = 100) -> None:
     """Opens so many connected UDP sockets; each exchanges messages, all stay open."""
     for number in range(count):
@@ -335,12 +341,26 @@ def short_server(local: list[Any]) -> int:
 
 def echo_server(local: list[Any]) -> int:
     """Sends back whatever comes, over UDP and TCP, in the background; returns the port."""
-    stream = socket.create_server(tuple(local), family=_family(local[0]), backlog=1024)
-    port = int(stream.getsockname()[1])
-    datagrams = socket.socket(_family(local[0]), socket.SOCK_DGRAM)
-    datagrams.bind((local[0], port))
+    stream, datagrams = _both(local)
     threading.Thread(target=_echo, args=(stream, datagrams), daemon=True).start()
-    return port
+    return int(stream.getsockname()[1])
+
+
+def _both(local: list[Any]) -> tuple[socket.socket, socket.socket]:
+    """A TCP listener and a UDP socket at the same port. Of those the kernel chooses for the one, some may be
+    taken for the other."""
+    while True:
+        stream = socket.create_server(tuple(local), family=_family(local[0]), backlog=1024)
+        datagrams = socket.socket(_family(local[0]), socket.SOCK_DGRAM)
+        try:
+            datagrams.bind((local[0], stream.getsockname()[1]))
+        except OSError as error:
+            stream.close()
+            datagrams.close()
+            if local[1] or error.errno != errno.EADDRINUSE:
+                raise
+        else:
+            return stream, datagrams
 
 
 def _echo(stream: socket.socket, datagrams: socket.socket) -> None:
