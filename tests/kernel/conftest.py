@@ -151,6 +151,7 @@ def bridged(machine: Machine) -> Crossing:
     for number, link in enumerate(links, 1):
         device = link.far_device
         link.far.ip(f"link set {device} arp on", f"addr add 10.77.0.{number}/24 dev {device}")
+        link.far.keep_neighbours(device)
     return Crossing(machine, links[0], links[1], machine.cgroup(f"{machine.label}.slice"))
 
 

@@ -134,6 +134,17 @@ class Namespace:
     def sysctl(self, settings: Mapping[str, str]) -> None:
         self.run("sysctl", "-q", "-w", *(f"{name}={value}" for name, value in settings.items()))
 
+    def keep_neighbours(self, *devices: str) -> None:
+        """Lets the kernel take whoever it has found there for present. It would ask again five seconds after
+        it began to use what it was told by the way."""
+        self.sysctl(
+            {
+                f"net.{version}.neigh.{device}.delay_first_probe_time": "3600"
+                for version in ("ipv4", "ipv6")
+                for device in devices
+            }
+        )
+
     def statistics(self, device: str) -> dict[str, int]:
         """The kernel's own counters of a device, from its /sys/class/net/DEVICE/statistics."""
         directory = f"/sys/class/net/{device}/statistics"
