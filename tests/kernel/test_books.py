@@ -30,12 +30,11 @@ class Audit:
     def __init__(self, netmond: Netmond, space: Namespace, device: str) -> None:
         self._netmond, self._space, self._device = netmond, space, device
         netmond.settle()  # books begin with the first tick
-        self._books, self._kernel = self.read(), space.statistics(device)
+        self._books, self._kernel = self._at_rest()
 
     def grown(self) -> dict[str, Book]:
         """direction -> line -> packets and bytes since. The sum is what the kernel counted, to the byte."""
-        self._netmond.settle()
-        books, kernel = self.read(), self._space.statistics(self._device)
+        books, kernel = self._at_rest()
         grown = {
             direction: {
                 line: (packets - before[0], size - before[1])
@@ -51,6 +50,19 @@ class Audit:
             ]
             assert grown[direction]["kernel"] == tuple(counted)
         return grown
+
+    def _at_rest(self) -> tuple[dict[str, Book], dict[str, int]]:
+        """The books and the kernel's own counters, with no packet between the two."""
+
+        def look() -> tuple[dict[str, Book], dict[str, int]] | None:
+            before = self._space.statistics(self._device)
+            self._netmond.settle()
+            books = self.read()
+            return (books, before) if self._space.statistics(self._device) == before else None
+
+        found = eventually(look, f"{self._device} is quiet")
+        assert found is not None
+        return found
 
     def read(self) -> dict[str, Book]:
         """The books as they are known this moment, from their beginning."""
@@ -130,6 +142,7 @@ def _on_top(scene: Scene, device: str, links: tuple[Link, ...]) -> Way:
             f"addr add 10.77.0.{number}/24 dev {device}",
             f"addr add fd77::{number}/64 dev {device} nodad",
         )
+        space.keep_neighbours(device)
     lower = tuple(link.near_device for link in links)
     return _way(scene, (*lower, device), links, {4: "10.77.0.2", 6: "fd77::2"})
 
@@ -221,7 +234,7 @@ def test_tcp_with_offload(scene: Scene, way: Way) -> None:
         port = server.do("echo_server", local=[address, 0])
         user.do("tcp", name=f"t{family}", peer=[address, port])
         user.do("exchange", name=f"t{family}", count=101, size=200_003)
-        user.do("close", name=f"t{family}")
+        user.do("hang_up", name=f"t{family}")
 
     books = {device: audit.grown() for device, audit in before.items()}
     assert {device: book for device, book in books.items() if not nearly_closed(book)} == {}
@@ -384,7 +397,8 @@ def test_what_the_kernel_answers(scene: Scene) -> None:
 def test_queue_that_drops(scene: Scene) -> None:
     """What a queueing discipline drops has left the socket, and never reaches the driver."""
     device = scene.link.near_device
-    limit = ("tbf", "rate", "1mbit", "burst", "5kb", "limit", "10kb")
+    # A packet in eight seconds: however long the sender takes, what the queue has no room for is dropped.
+    limit = ("tbf", "rate", "1kbit", "burst", "5kb", "limit", "10kb")
     scene.near.run("tc", "qdisc", "add", "dev", device, "root", *limit)
     netmond = scene.netmond(cgroup=None)
     server, user = scene.server(), scene.user()
@@ -490,6 +504,8 @@ def test_bridge_of_which_one_port_is_monitored(scene: Scene) -> None:
     scene.near.ip("addr add 10.77.0.1/24 dev top", "addr add 10.78.0.1/24 dev top")
     for number, device in ((77, link.far_device), (78, other.far_device)):
         scene.far.ip(f"link set {device} arp on", f"addr add 10.{number}.0.2/24 dev {device}")
+    scene.near.keep_neighbours("top")
+    scene.far.keep_neighbours(link.far_device, other.far_device)
     netmond = scene.netmond(cgroup=None, interfaces=["top", link.near_device])
     server, user = scene.server(), scene.user()
     for number in (77, 78):
