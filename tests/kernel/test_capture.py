@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import itertools
-import json
 import secrets
 import signal
 import struct
-import subprocess
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
@@ -23,6 +21,7 @@ from tests.kernel.ledger import Ledger, meter
 from tests.kernel.machine import Namespace
 from tests.kernel.pcapng import Frame, Section, read_pcap, read_pcapng
 from tests.kernel.session import Refused, Session
+from tests.kernel.test_lifecycle import alive, bpf_objects
 from tests.kernel.tun import Tun, reflected
 
 ETHERNET, RAW = 1, 101  # LINKTYPE_*
@@ -33,8 +32,8 @@ class Tcpdump:
     """The witness: tcpdump -w on one interface."""
 
     def __init__(self, space: Namespace, device: str, *words: str) -> None:
-        self._file = space.machine.directory / f"{secrets.token_hex(4)}.pcap"
-        argv = ["tcpdump", "-i", device, "-w", str(self._file), "--nano", "-U", "--immediate-mode"]
+        self.file = space.machine.directory / f"{secrets.token_hex(4)}.pcap"
+        argv = ["tcpdump", "-i", device, "-w", str(self.file), "--nano", "-U", "--immediate-mode"]
         argv += ["-B", "32768", "-Z", "root", "-n", *words]
         self._process = space.machine.start(space.command(argv))
         assert self._process.popen.stdout is not None
@@ -44,12 +43,12 @@ class Tcpdump:
         """Waits until it has written so many frames, and returns all."""
 
         def written() -> bool:
-            return len(read_pcap(self._file.read_bytes())) >= count
+            return len(read_pcap(self.file.read_bytes())) >= count
 
         eventually(written, f"tcpdump has written {count} frames")
         self._process.popen.send_signal(signal.SIGINT)
         self._process.popen.communicate(timeout=DEADLINE)
-        return read_pcap(self._file.read_bytes())
+        return read_pcap(self.file.read_bytes())
 
 
 def compare(space: Namespace, device: str, traffic: Callable[[], object], least: int) -> Section:
@@ -96,7 +95,7 @@ def exchange(scene: Scene) -> Iterator[Callable[..., None]]:
             port = server.do("echo_server", local=[address, 0])
             client.do(kind, name="a", peer=[address, port])
             client.do("exchange", name="a", count=count, size=size)
-            client.do("close", name="a")
+            client.do("hang_up" if kind == "tcp" else "close", name="a")
 
         yield talk
 
@@ -322,22 +321,15 @@ def test_beside_the_daemon(scene: Scene) -> None:
 # -- how it ends -------------------------------------------------------------------------------------------
 
 
-def loaded() -> set[int]:
-    """The numbers of all programs of captures."""
-    argv = ["bpftool", "--json", "prog", "list"]
-    found = json.loads(subprocess.run(argv, capture_output=True, check=True, timeout=DEADLINE).stdout)
-    return {each["id"] for each in found if each.get("name", "").startswith("capture_")}
-
-
 def test_a_kill_leaves_nothing(shared: Scene) -> None:
     """All programs hang on the worker."""
-    before = loaded()
     with Session(shared.near, {"interfaces": [shared.link.near_device, "lo"]}) as session:
-        programs = loaded() - before
-        assert len(programs) >= 2
+        programs = {"prog": bpf_objects(session.process.pid)["prog"]}
+        assert len(programs["prog"]) >= 2
+        assert alive(programs) == programs
         session.process.popen.kill()
         session.process.popen.wait(DEADLINE)
-        eventually(lambda: not programs & loaded(), "the programs are gone")
+        eventually(lambda: not alive(programs), "the programs are gone")
 
 
 def filters(space: Namespace, device: str) -> int:

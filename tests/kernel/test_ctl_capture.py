@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import shutil
 import signal
 import subprocess
@@ -21,6 +20,8 @@ from tests.kernel.agent import Agent
 from tests.kernel.conftest import USER, Scene
 from tests.kernel.deadline import DEADLINE, eventually
 from tests.kernel.running import ROOT, Netmond
+from tests.kernel.test_capture import Tcpdump
+from tests.kernel.test_lifecycle import alive, bpf_objects
 
 COUNT = 23
 #: What tshark says of itself, not of the file.
@@ -98,29 +99,24 @@ def test_as_tcpdump(scene: Scene, tmp_path: Path) -> None:
     """The same frames in the same order, byte for byte; tshark reads them all, and the counts add up."""
     netmond = scene.netmond()
     device = scene.link.near_device
-    theirs, ours = tmp_path / "theirs.pcap", tmp_path / "ours.pcapng"
-    argv = ["tcpdump", "-i", device, "-w", str(theirs), "-U", "--immediate-mode", "-Z", "root", "ip or ip6"]
+    ours = tmp_path / "ours.pcapng"
     with capturing(netmond, "-i", device, "-w", str(ours), "ip or ip6") as capture:
-        tcpdump = scene.machine.start(scene.near.command(argv))
-        assert tcpdump.popen.stdout is not None
-        assert any("listening on" in line for line in tcpdump.popen.stdout)
+        tcpdump = Tcpdump(scene.near, device, "ip or ip6")
         talk(scene)
         user, port = talk(scene, family=6, size=1200)
         user.do("tcp", name="b", peer=[scene.link.address(6, far=True), port])
         user.do("exchange", name="b", count=COUNT, size=1000)
         _, error = capture.stop()
-    tcpdump.popen.send_signal(signal.SIGINT)
-    tcpdump.popen.communicate(timeout=DEADLINE)
 
     found = frames_of(ours.read_bytes())
+    tcpdump.stop(len(found))
     assert error == f"{len(found)} packets captured, {filtered(ours)} filtered, 0 dropped by the kernel\n"
     assert len(tshark("-r", str(ours))) == len(found)
     names = ("frame.len", "ip.id", "udp.checksum", "tcp.seq_raw")
     fields = [word for name in names for word in ("-e", name)]
-    expected = tshark("-r", str(theirs), "-T", "fields", *fields)
+    expected = tshark("-r", str(tcpdump.file), "-T", "fields", *fields)
     mine = tshark("-r", str(ours), "-T", "fields", *fields)
-    start = mine.index(expected[0])
-    assert mine[start : start + len(expected)] == expected
+    assert mine == expected
     assert len(expected) > 6 * COUNT
     assert all(frame.interface.name == device for frame in found)
     assert sorted(found, key=lambda frame: frame.time) == found
@@ -199,24 +195,12 @@ def test_killed(scene: Scene) -> None:
         (session,) = netmond.json("sessions")
         assert json.loads(session["options"])["interfaces"] == [scene.link.near_device]
         workers = Path(f"/proc/{netmond.pid}/task/{netmond.pid}/children").read_text().split()
-        attached = set().union(*map(programs_of, workers))
-        assert attached
-        assert attached <= programs()
+        programs = {"prog": set().union(*(bpf_objects(int(pid))["prog"] for pid in workers))}
+        assert programs["prog"]
+        assert alive(programs) == programs
         capture.popen.kill()
         idle(netmond)
-    eventually(lambda: not attached & programs(), "no program is left")
-
-
-def programs_of(pid: str) -> set[int]:
-    """Those that a process holds, by number."""
-    held = (Path(f"/proc/{pid}/fdinfo/{name}").read_text() for name in os.listdir(f"/proc/{pid}/fd"))
-    return {int(number) for text in held for number in re.findall(r"^prog_id:\s+(\d+)", text, re.MULTILINE)}
-
-
-def programs() -> set[int]:
-    """Those in the kernel."""
-    done = subprocess.run(["bpftool", "--json", "prog", "list"], capture_output=True, text=True, check=True)
-    return {int(each["id"]) for each in json.loads(done.stdout)}
+    eventually(lambda: not alive(programs), "no program is left")
 
 
 def test_refused(scene: Scene) -> None:
