@@ -16,6 +16,7 @@ from tests.kernel.deadline import DEADLINE, eventually
 from tests.kernel.running import OPTIONS, ROOT, Netmond
 
 COUNT = 23
+NETWORK = "10.23.1.0/24"  # a path is the whole machine's: others may have the same port
 
 
 class Path:
@@ -64,7 +65,7 @@ def test_table(scene: Scene) -> None:
     netmond = scene.netmond()
     port = scene.server().do("echo_server", local=[scene.link.address(4, far=True), 0])
 
-    with path(netmond, "-p", str(port), "-i", "10.23.1.0/24") as shown:
+    with path(netmond, "-p", str(port), "-i", NETWORK) as shown:
         local = exchange(scene, port)
 
     header, *rows = [line.split() for line in shown.out.splitlines()]
@@ -87,7 +88,7 @@ def test_journeys(scene: Scene) -> None:
     netmond = scene.netmond()
     port = scene.server().do("echo_server", local=[scene.link.address(4, far=True), 0])
 
-    with path(netmond, "--follow", "--json", "-p", str(port)) as followed:
+    with path(netmond, "--follow", "--json", "-p", str(port), "-i", NETWORK) as followed:
         exchange(scene, port)
 
     ways = [
@@ -120,7 +121,7 @@ def test_figures(scene: Scene) -> None:
     netmond = scene.netmond()
     port = scene.server().do("echo_server", local=[scene.link.address(4, far=True), 0])
 
-    with path(netmond, "--stats", "--json", "-p", str(port)) as told:
+    with path(netmond, "--stats", "--json", "-p", str(port), "-i", NETWORK) as told:
         exchange(scene, port)
 
     last = [line for line in told.lines if line["type"] == "stats"][-1]
