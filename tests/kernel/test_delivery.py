@@ -16,6 +16,7 @@ from tests.export.peers import Listener, Rsyslogd
 from tests.kernel.capture import Figures
 from tests.kernel.conftest import USER, Scene
 from tests.kernel.deadline import eventually
+from tests.kernel.test_export import exporter, gone
 from tests.kernel.test_survival import lasting
 
 
@@ -79,7 +80,9 @@ def test_sums(scene: Scene, told: Told) -> None:
     user.do("exchange", name="a", count=29, size=103)
     for name in ("json", "syslog"):
         eventually(lambda: "there: start it" in netmond.feature(f"output.{name}")[1], f"{name} says so")  # noqa: B023
+    pid = exporter(netmond)
     netmond.stop(signal.SIGKILL)
+    eventually(gone(pid), "the exporter has kept what is not delivered")
     user.do("exchange", name="a", count=31, size=107)
     netmond.start()
     user.do("exchange", name="a", count=37, size=109)

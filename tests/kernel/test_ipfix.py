@@ -11,6 +11,7 @@ from tests.kernel.conftest import USER, Crossing, Scene
 from tests.kernel.deadline import eventually
 from tests.kernel.machine import Namespace
 from tests.kernel.running import total
+from tests.kernel.test_export import exporter, gone
 from tests.kernel.test_survival import lasting
 
 PORT = 4739
@@ -39,7 +40,9 @@ def test_figures_of_a_user(scene: Scene, tmp_path: Path) -> None:
         user.do("exchange", name="a", count=23, size=101)
         eventually(lambda: netmond.user(USER).in_packets == 23)
 
+        pid = exporter(netmond)
         netmond.stop(signal.SIGKILL)
+        eventually(gone(pid), "the exporter has delivered what it had")
         user.do("exchange", name="a", count=7, size=101)
         netmond.start()
         user.do("exchange", name="a", count=11, size=101)
