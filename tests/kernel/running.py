@@ -154,7 +154,7 @@ class Netmond:
         """Sends a signal, waits for the end, returns the exit status."""
         assert self._process is not None
         self._process.popen.send_signal(number)
-        return self._process.popen.wait(DEADLINE)
+        return self._process.popen.wait(2 * DEADLINE)
 
     def close(self) -> None:
         if self._process is not None and self._process.popen.poll() is None:

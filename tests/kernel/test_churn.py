@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from tests.kernel.capture import Figures
 from tests.kernel.conftest import Scene
-from tests.kernel.deadline import eventually
+from tests.kernel.deadline import DEADLINE, eventually
 from tests.kernel.machine import Link, Namespace
 from tests.kernel.running import Netmond, total
 
@@ -102,7 +102,9 @@ def test_nothing_grows(scene: Scene) -> None:
     assert 0 <= missing.out_packets <= unowned
     assert samples[-1].losses.keys() <= MAY_BE_LOST
     assert max(each.slots for each in samples) <= SLOTS + 2  # and a row of each user's sockets without
-    eventually(lambda: not netmond.rows("Flows", kind="socket", limit=1), "no slot is taken")
+    eventually(
+        lambda: not netmond.rows("Flows", kind="socket", limit=1), "no slot is taken", within=3 * DEADLINE
+    )
     # What is open or in a queue for a moment only is not there all the time.
     first, second = samples[: PARTS // 2], samples[PARTS // 2 :]
     assert min(each.descriptors for each in second) <= max(each.descriptors for each in first)

@@ -132,11 +132,11 @@ def test_delivers(shared: Scene, netmond: Netmond, listener: Listener) -> None:
 
 def test_killed(netmond: Netmond, listener: Listener) -> None:
     """Another exporter follows one that was killed, and the ledger says what could not be handed over."""
-    first = exporter(netmond)
+    first, before = exporter(netmond), netmond.loss("export.errors")
 
     os.kill(first, signal.SIGKILL)
 
-    eventually(lambda: netmond.loss("export.errors") == 1, "it is noticed")
+    eventually(lambda: netmond.loss("export.errors") > before, "it is noticed")
     listener.forget()
     goes_on(netmond)
     eventually(lambda: exporters(netmond) not in ([], [first]), "another one runs")
@@ -172,7 +172,7 @@ def test_cannot_start(scene: Scene, exporting: dict[str, Any]) -> None:
     assert state == "degraded"
     assert "exporter" in reason
     goes_on(netmond)
-    assert netmond.feature("output.csv") == ON
+    eventually(lambda: netmond.feature("output.csv") == ON, "another output works")
     assert netmond.stop() == 0
 
 
