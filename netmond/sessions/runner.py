@@ -151,7 +151,7 @@ class Runner:
     def _finish(self, reason: str) -> None:
         """Whoever reads gets the rest, as long as he goes on reading."""
         if self._alone:
-            signal.alarm(_ALONE)  # whatever is waited for: nobody else ends this process now
+            signal.alarm(_ALONE + 1)  # whatever else is waited for: nobody ends this process now
         if reason in ("stopped", "duration", "daemon"):
             self._ends = monotonic() + (_ALONE if reason == "daemon" else _LINGER)
         try:
