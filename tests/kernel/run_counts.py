@@ -6,7 +6,7 @@ import ctypes
 import os
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from netmond.kernel import libbpf
@@ -33,7 +33,10 @@ def run_count(program: int) -> int:
 
 def run_counts_of(pid: int) -> dict[str, int]:
     """The same of the programs that a process holds, by their names' first 15 bytes."""
-    texts = [path.read_text() for path in Path(f"/proc/{pid}/fdinfo").iterdir()]
+    texts = []
+    for path in Path(f"/proc/{pid}/fdinfo").iterdir():
+        with suppress(FileNotFoundError):  # closed meanwhile
+            texts.append(path.read_text())
     return {
         libbpf.program_name(int(_field(text, "prog_id"))): int(_field(text, "run_cnt"))
         for text in texts

@@ -179,9 +179,12 @@ class Netmond:
         return self._output.read_text(errors="replace") if self._output.exists() else ""
 
     def descriptors(self) -> list[str]:
-        """What its open files are, for comparing: the fewest of many looks, since each tick opens sockets
-        for a moment to ask the kernel for its counters."""
-        return min((self._look_at_descriptors() for _ in range(50)), key=len)
+        """What its open files are, for comparing: the fewest of the looks from a tick to the next. Each tick
+        opens sockets for a moment to ask the kernel for its counters."""
+        tick, looks = self.status()["tick"], [self._look_at_descriptors()]
+        while self.status()["tick"] == tick:
+            looks.append(self._look_at_descriptors())
+        return min(looks, key=len)
 
     def _look_at_descriptors(self) -> list[str]:
         found = []

@@ -6,7 +6,6 @@ import json
 import os
 import re
 import signal
-import subprocess
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -84,7 +83,7 @@ def running(pid: int) -> bool:
     """Not gone, and no zombie."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
+    except (FileNotFoundError, ProcessLookupError):
         return False
 
 
@@ -145,9 +144,7 @@ def test_without_the_meter(scene: Scene) -> None:
 
 def gone(objects: dict[str, set[int]], pid: int) -> bool:
     """Neither programs and links nor the process are there any more."""
-    with suppress(subprocess.CalledProcessError):  # bpftool, about one that goes while it looks
-        return not alive(objects) and not running(pid)
-    return False
+    return not alive(objects) and not running(pid)
 
 
 @pytest.mark.parametrize("member", MEMBERS)
