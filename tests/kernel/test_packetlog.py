@@ -26,9 +26,10 @@ Row = dict[str, str]
 
 
 def lines_of(netmond: Netmond, uid: int = USER) -> list[str]:
-    """Those of a user's file; none if there is no file yet."""
+    """Those of a user's file, without one that is being written; none if there is no file yet."""
     file = netmond.logs / "users" / str(uid) / f"traffic_user_all_{uid}.log"
-    return file.read_text().splitlines() if file.exists() else []
+    whole, _, _ = file.read_text().rpartition("\n") if file.exists() else ("", "", "")
+    return whole.splitlines()
 
 
 def rows_of(lines: list[str]) -> list[Row]:
@@ -155,8 +156,9 @@ def worker_of(netmond: Netmond) -> int:
 
     def find() -> int:
         for child in Path(f"/proc/{netmond.pid}/task/{netmond.pid}/children").read_text().split():
-            if b"netmond.packetlog" in Path(f"/proc/{child}/cmdline").read_bytes():
-                return int(child)
+            with suppress(OSError):  # it has just ended
+                if b"netmond.packetlog" in Path(f"/proc/{child}/cmdline").read_bytes():
+                    return int(child)
         return 0
 
     return eventually(find, "the packet log's process runs")

@@ -14,6 +14,7 @@ from netmond.errors import KernelError
 from netmond.kernel import rdma_netlink
 from netmond.rdma import sysfs
 from tests.kernel.conftest import Scene
+from tests.kernel.deadline import eventually
 from tests.unit.rdma_tree import RdmaTree
 
 
@@ -90,7 +91,13 @@ def test_taken_away(device: Device) -> None:
         "link set gone1 up",
         "address add 192.0.2.1/24 dev gone0",
     )
-    device.near.run("ping", "-q", "-c", "1", "-W", "0.01", "192.0.2.2", check=False)
+
+    def sent() -> bool:
+        """A cable that has just been made carries nothing for a moment."""
+        device.near.run("ping", "-q", "-c", "1", "-W", "0.01", "192.0.2.2", check=False)
+        return device.near.statistics("gone0")["tx_packets"] > 0
+
+    eventually(sent, "it has sent something")
     device.add("gone0")
     device.add("lo")
     (first, _) = device.read()
