@@ -290,12 +290,14 @@ class TestInterfaces:
             peers = [sink(agent, address) for agent, address in zip(receivers, addresses, strict=True)]
             for agent, peer in zip(agents, peers, strict=True):
                 agent.do("udp", name="f0", peer=peer)
-                agent.begin("spray", prefix="f", senders=1, count=FLOOD, size=23)
+                agent.begin("spray_on", name="f0", size=23)
             eventually(lambda: ledger.count()["in"] > 1000, "the flood is here")
             ledger.forget(scene.link.near_device, known=known)
             eventually(lambda: ledger.lost()["no-port"] > 100, "the programs still see it")
             ledger.take_off(scene.link.near_device)
             for agent in agents:
+                agent.begin("close", name="f0")
+                agent.end()
                 agent.end()
 
             account = ledger.read()

@@ -179,6 +179,15 @@ def climb(name: str, count: int, largest: int, start: int = 0) -> None:
         sockets[name].send(message[: number % (largest + 1)])
 
 
+def spray_on(name: str, size: int) -> None:
+    """Sends as fast as it can until the next request is there."""
+    message, requests = bytes(size), select.poll()
+    requests.register(sys.stdin, select.POLLIN)
+    while not requests.poll(0):
+        for _ in range(100):
+            sockets[name].send(message)
+
+
 def spray_until_error(name: str, size: int) -> None:
     """Sends as fast as it can for as long as it goes."""
     message = bytes(size)
