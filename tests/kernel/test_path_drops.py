@@ -20,8 +20,9 @@ from tests.kernel.machine import Link
 
 _OF_SOCKETS = {"tcp_v4_do_rcv", "tcp_v6_do_rcv", "udp_queue_rcv_skb", "udpv6_queue_rcv_skb"}
 
-#: Ports of these tests alone, one for each: all network namespaces are seen.
-PORTS = range(28701, 28741)
+#: Ports of these tests alone, one for each: all network namespaces are seen. No kernel gives such ports away
+#: by itself.
+PORTS = range(65001, 65041)
 _ports = iter(PORTS)
 
 
