@@ -229,7 +229,9 @@ def test_two_at_once(scene: Scene) -> None:
     first = host.begin()
     host.until_it_counts()
 
+    first.popen.send_signal(signal.SIGSTOP)  # or it may be done before the second has looked
     second = host.selftest()
+    first.popen.send_signal(signal.SIGCONT)
 
     assert second.code == 1
     assert second.line == (

@@ -82,6 +82,7 @@ def kill_within(netmond: Netmond, seconds: float, chance: random.Random) -> None
     netmond.stop(signal.SIGKILL)
 
 
+@pytest.mark.timeout(300)  # a minute, and more beside others
 def test_a_hundred_kills(scene: Scene) -> None:
     """SIGKILL at random moments, amidst a tick or the start: the users have every packet, once."""
     netmond, chance = lasting(scene), random.Random(23)
