@@ -15,7 +15,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from enum import StrEnum
-from itertools import islice
+from itertools import chain, islice
 from typing import Any, ClassVar, NamedTuple
 
 from scapy.contrib.roce import BTH, GRH
@@ -29,7 +29,7 @@ from netmond.rdma.opcodes import NAMES
 from tests.kernel.decoder_differences import explained
 from tests.kernel.frame_maker import FrameMaker
 from tests.kernel.packet_facts import Facts
-from tests.kernel.roce_frames import PORT, Ends, Kind
+from tests.kernel.roce_frames import PORT, WRITE_ONLY, Ends, Kind
 from tests.kernel.scapy_decoder import behind_tags, decode, dissect
 
 _LOOPBACK = 1  # interface index: where test runs happen
@@ -63,9 +63,9 @@ class Difference(StrEnum):
     ROUTE = "a global route header of another version, or with another header behind it"
 
 
-def _samples() -> list[bytes]:
+def _samples(opcode: int = WRITE_ONLY) -> list[bytes]:
     """Well-formed frames of each kind."""
-    kind = Kind(queue_pair=0x123456, sequence=0x654321)
+    kind = Kind(opcode=opcode, queue_pair=0x123456, sequence=0x654321)
     made = []
     for version, network in ((1, "fe80::"), (2, "192.0.2."), (2, "2001:db8::")):
         for vlan in (0, 23):
@@ -222,4 +222,5 @@ def compare(frames: Iterable[bytes]) -> Result:
 
 if __name__ == "__main__":
     with one_cpu():
-        print(json.dumps(asdict(compare(islice(Maker(int(sys.argv[1])), int(sys.argv[2]))))))
+        made = islice(Maker(int(sys.argv[1])), int(sys.argv[2]))
+        print(json.dumps(asdict(compare(chain(made, *map(_samples, NAMES))))))
