@@ -14,6 +14,7 @@
  */
 #include "control.h"
 #include "identity.h"
+#include "likely.h"
 #include "measure.h"
 #include "owners.h"
 #include "packets.h"
@@ -250,7 +251,7 @@ static __always_inline struct owner *owner_of(struct bpf_sock *sk)
 {
     struct owner *owner = owners.sk_storage_get(sk, NULL, 0);
 
-    if (owner)
+    if (likely(owner))
         return owner;
     owner = owners.sk_storage_get(sk, NULL, BPF_LOCAL_STORAGE_GET_F_CREATE);
     if (owner) { /* the socket is older than the meter */
@@ -260,25 +261,31 @@ static __always_inline struct owner *owner_of(struct bpf_sock *sk)
     return owner;
 }
 
-/* The slot that the ticket is for. NULL: there is none, or it is another socket's by now. */
-static __always_inline struct slot *held_slot(struct owner *owner)
+/* The slot that the ticket is for. NULL: there is none, or it is another socket's by now. Only the direction in
+ * hand is looked at: the other one is written by another CPU. */
+static __always_inline struct slot *held_slot(struct owner *owner, bool in)
 {
     u32 index = owner->ticket;
     struct slot *slot = slots.lookup(&index);
+    struct direction *direction;
 
-    return slot && slot->in.generation == owner->ticket >> 32 ? slot : NULL;
+    if (unlikely(!slot))
+        return NULL;
+    direction = in ? &slot->in : &slot->out;
+    return likely(direction->generation == owner->ticket >> 32) ? slot : NULL;
 }
 
 /* The socket's slot, taken now if it has none. NULL: none is free. */
-static __always_inline struct slot *slot_of(struct __sk_buff *skb, struct bpf_sock *sk, struct owner *owner)
+static __always_inline struct slot *slot_of(struct __sk_buff *skb, struct bpf_sock *sk, struct owner *owner,
+                                            bool in)
 {
-    struct slot *slot = held_slot(owner);
+    struct slot *slot = held_slot(owner, in);
 
     if (slot && owner->flags & FLOW_LISTENER && sk->state != TCP_LISTEN)
         slot = NULL; /* its listener's */
     else if (slot && owner->flags & FLOW_CONNECTED && !sk->dst_port)
         slot = leave(owner, slot); /* connect() with AF_UNSPEC passes no hook */
-    return slot ? slot : claim(skb, owner);
+    return likely(slot) ? slot : claim(skb, owner);
 }
 
 /* Counts the packet in the socket's slot. */
@@ -288,7 +295,7 @@ static __always_inline void count(struct __sk_buff *skb, struct bpf_sock *sk, st
     struct direction *direction = in ? &slot->in : &slot->out;
     struct bpf_tcp_sock *tcp;
 
-    if (in && (direction->packets & 15) == 1) { /* often enough, and after the handshake */
+    if (in && unlikely((direction->packets & 15) == 1)) { /* often enough, and after the handshake */
         tcp = bpf_tcp_sock(sk);
         if (tcp) {
             direction->srtt_us = tcp->srtt_us >> 3;
@@ -300,9 +307,9 @@ static __always_inline void count(struct __sk_buff *skb, struct bpf_sock *sk, st
     if (size->surplus)
         __sync_fetch_and_add(&direction->surplus, size->surplus);
     direction->last_seen = now();
-    if (direction->ifindex != skb->ifindex)
+    if (unlikely(direction->ifindex != skb->ifindex))
         count_detour(skb, owner, direction, size, in);
-    if (!in && owner->flags & FLOW_ACCEPTED && (u32)direction->packets < ACCEPT_WITHIN)
+    if (!in && owner->flags & FLOW_ACCEPTED && unlikely((u32)direction->packets < ACCEPT_WITHIN))
         follow_accept(skb, owner->ticket, slot);
 }
 
@@ -328,11 +335,12 @@ static __always_inline void leave_out(u32 uid, struct size *size, bool in, bool 
 static __always_inline bool is_wanted(struct __sk_buff *skb, u64 ticket, struct size *size, bool in, u32 *uid)
 {
     u32 key = 0, index = ticket;
+    void *ring = packet_rings.lookup(&key);
     struct bpf_sock *sk = skb->sk;
     struct flow *flow;
     u32 *every;
 
-    if (!packet_rings.lookup(&key) || !sk)
+    if (likely(!ring) || !sk)
         return false;
     sk = bpf_sk_fullsock(sk);
     if (!sk)
@@ -382,15 +390,15 @@ static __always_inline int meter(struct __sk_buff *skb, bool in)
     u32 uid = 0, wanted;
     bool whole;
 
-    if (!sk) {
+    if (unlikely(!sk)) {
         lose(LOST_NO_SOCKET);
         return 1;
     }
     measure(skb, &size, in);
     owner = owner_of(sk);
     if (owner)
-        slot = slot_of(skb, sk, owner);
-    if (slot) {
+        slot = slot_of(skb, sk, owner, in);
+    if (likely(slot)) {
         count(skb, sk, owner, slot, &size, in);
         ticket = owner->ticket;
     } else if (owner && owner->flags & FLOW_RDMA) {
@@ -445,7 +453,7 @@ int socket_released(struct bpf_sock *sk)
     if (!owner)
         return 1;
     owner->flags |= FLOW_RELEASED;
-    slot = held_slot(owner);
+    slot = held_slot(owner, true);
     if (slot)
         slot->in.note = SLOT_RELEASED;
     return 1;
@@ -463,7 +471,7 @@ static __always_inline int reconnect(struct bpf_sock_addr *address)
     owner = owners.sk_storage_get(sk, NULL, 0);
     if (!owner)
         return 1;
-    slot = held_slot(owner);
+    slot = held_slot(owner, true);
     if (slot)
         leave(owner, slot);
     return 1;

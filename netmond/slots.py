@@ -218,8 +218,9 @@ class Slots:
         limit[reading.released] = _LAST_WORDS
         given_up = (silence > limit) & ~reading.ended
         slots = reading.live[given_up]
-        self._words[slots, _IN_STATE] = 0
+        # In this order: what a kill comes between is not cut off, as the next daemon sees it.
         self._words[slots, _OUT_STATE] = 0
+        self._words[slots, _IN_STATE] = 0
         self._cut_off[slots] = True
         return len(done) > 0
 
