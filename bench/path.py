@@ -2,7 +2,8 @@
 
 Traffic: over a veth pair, while a session's filter matches none of it, against no session; a session for
 each turn. TCP by iperf3 is what machines do; UDP datagrams of 64 bytes are what cannot be hidden: each is
-looked at at seven stages and more, in two network namespaces.
+looked at at seven stages and more, in two network namespaces. For the note: programs that do nothing at the
+same hooks (hooked.py), which is what any filter pays.
 
 Events: datagrams at a rate that comes to about 10,000 events a second, without a limit. The figure is CPU
 time of the worker and of its programs in the kernel, as the kernel measures them, which itself costs some ns
@@ -31,6 +32,7 @@ from bench.throughput import iperf3, iperf3_server
 
 #: Of those documentation addresses (RFC 5737) no packet passes.
 _NOBODY = ["192.0.2.0/24"]
+_MODULES = "netmond.path", "bench.hooked"
 _PORT = 28799
 _EVENTS = 10_000  # a second
 _STAGES = 7  # that a datagram passes, as the kernels here show them
@@ -69,11 +71,14 @@ def _against_nothing(
     what: str, unit: str, run: Callable[[], float], ends: Cable, rounds: int, budget: AtLeast | None
 ) -> Row:
     progress(f"path: {what}")
-    on, off = list[float](), [run()]
+    rates: dict[str, list[float]] = {module: [] for module in _MODULES}
+    off = [run()]
     for _ in range(rounds):
-        with session("netmond.path", space=ends.near, addresses=_NOBODY):
-            on.append(run())
+        for module in _MODULES:
+            with session(module, space=ends.near, addresses=_NOBODY):
+                rates[module].append(run())
         off.append(run())
+    on, empty = (rates[module] for module in _MODULES)
     return Row(
         what=f"path, nothing matches, {what}",
         samples=on,
@@ -83,6 +88,7 @@ def _against_nothing(
         paired=among(on, off),
         noise=against_itself(off),
         budget=budget,
+        note=f"with empty programs at the same hooks {median(among(empty, off)):.3f}",
     )
 
 

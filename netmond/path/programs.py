@@ -71,7 +71,8 @@ _TCP_MEMBERS: Offsets = (
 )
 
 
-def _unit(options: Options, btf: Btf) -> Unit:
+def unit_of(options: Options, btf: Btf) -> Unit:
+    """What is compiled for these options."""
     interval = round(1e9 / options.rate) if options.rate else 0
     return Unit(
         source="path.c",
@@ -153,7 +154,7 @@ class Path:
 def load(options: Options) -> Path:
     """Compiles (a second or so) and attaches. KernelError: nothing could be compiled, or no stage seen."""
     with Btf() as btf, ExitStack() as stack:
-        unit = _unit(options, btf)
+        unit = unit_of(options, btf)
         loaded = Compilation(unit).result()
         stack.callback(loaded.close)
         places = {number: loaded.maps[name] for number, name in enumerate(unit.maps)}
