@@ -1,4 +1,5 @@
-"""Rules for all tiers: Ctrl-C works; under CI nothing is skipped, since what did not run proved nothing."""
+"""Rules for all tiers: Ctrl-C works; under CI each test passes. One that was skipped proved nothing, and one
+that is expected to fail proves the wrong thing."""
 
 from __future__ import annotations
 
@@ -17,23 +18,31 @@ def pytest_configure() -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-def _forbid_skip(report: pytest.TestReport | pytest.CollectReport) -> None:
-    if not _CI or not report.skipped or hasattr(report, "wasxfail"):
+def _demand_pass(report: pytest.TestReport | pytest.CollectReport) -> None:
+    """Under CI a test that was skipped, or marked as one that may fail, has failed."""
+    if not _CI or report.failed:
         return
-    reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longrepr
+    if hasattr(report, "wasxfail"):
+        verdict = f"expected to fail, which CI does not allow: {report.wasxfail}"
+        del report.wasxfail  # or pytest would not count it
+    elif report.skipped:
+        reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longrepr
+        verdict = f"skipped, which CI does not allow: {reason}"
+    else:
+        return
     report.outcome = "failed"
-    report.longrepr = f"skipped, which CI does not allow: {reason}"
+    report.longrepr = verdict
 
 
 @pytest.hookimpl(hookwrapper=True, tryfirst=True)  # type: ignore[misc] # pluggy has no types
 def pytest_runtest_makereport() -> Iterator[None]:
-    """Makes a skipped test a failed one."""
+    """Makes a test a failed one that did not just pass."""
     outcome: Any = yield
-    _forbid_skip(outcome.get_result())
+    _demand_pass(outcome.get_result())
 
 
 @pytest.hookimpl(hookwrapper=True, tryfirst=True)  # type: ignore[misc] # pluggy has no types
 def pytest_make_collect_report() -> Iterator[None]:
     """Makes a module that skips itself a failed one."""
     outcome: Any = yield
-    _forbid_skip(outcome.get_result())
+    _demand_pass(outcome.get_result())

@@ -1,4 +1,4 @@
-"""Under CI a test that is skipped is a test that failed (tests/conftest.py)."""
+"""Under CI a test that is skipped, or expected to fail, is a test that failed (tests/conftest.py)."""
 
 from __future__ import annotations
 
@@ -21,8 +21,17 @@ _TESTS = {
     "module": "import pytest\n\npytest.skip('no such tool', allow_module_level=True)\n",
 }
 
+_EXPECTED = {
+    "marked": ("import pytest\n\n@pytest.mark.xfail(reason='not yet')\ndef test_it():\n    assert False\n"),
+    "called": "import pytest\n\ndef test_it():\n    pytest.xfail('not yet')\n",
+    "not run": (
+        "import pytest\n\n@pytest.mark.xfail(run=False, reason='not yet')\ndef test_it():\n    pass\n"
+    ),
+    "passed": "import pytest\n\n@pytest.mark.xfail(reason='not yet')\ndef test_it():\n    pass\n",
+}
 
-def outcome(directory: Path, text: str, ci: str) -> subprocess.CompletedProcess[str]:
+
+def outcome(directory: Path, text: str, ci: str, *options: str) -> subprocess.CompletedProcess[str]:
     """Runs one test file with the rules of tests/conftest.py."""
     (directory / "test_one.py").write_text(text)
     return subprocess.run(
@@ -37,6 +46,7 @@ def outcome(directory: Path, text: str, ci: str) -> subprocess.CompletedProcess[
             "no:cacheprovider",
             "-c",
             "/dev/null",
+            *options,
             directory,
         ],
         cwd=ROOT,
@@ -62,8 +72,27 @@ def test_a_skip_is_a_skip_elsewhere(tmp_path: Path, kind: str) -> None:
     assert outcome(tmp_path, _TESTS[kind], "").returncode == 0
 
 
-def test_an_expected_failure_is_no_skip(tmp_path: Path) -> None:
-    """xfail keeps its meaning, under CI too."""
-    text = "import pytest\n\n@pytest.mark.xfail\ndef test_it():\n    assert False\n"
+@pytest.mark.parametrize("kind", _EXPECTED)
+def test_an_expected_failure_fails_under_ci(tmp_path: Path, kind: str) -> None:
+    """However it is expected, and whether or not it came; the reason is shown."""
+    done = outcome(tmp_path, _EXPECTED[kind], "true")
 
-    assert outcome(tmp_path, text, "true").returncode == 0
+    assert done.returncode != 0
+    assert "expected to fail, which CI does not allow" in done.stdout
+    assert "not yet" in done.stdout
+
+
+@pytest.mark.parametrize("kind", _EXPECTED)
+def test_an_expected_failure_keeps_its_meaning_elsewhere(tmp_path: Path, kind: str) -> None:
+    """While somebody works on it."""
+    assert outcome(tmp_path, _EXPECTED[kind], "").returncode == 0
+
+
+def test_what_is_not_chosen_is_no_skip(tmp_path: Path) -> None:
+    """A marker, or a part of the name, may leave tests out."""
+    text = "def test_it():\n    pass\n\ndef test_other():\n    assert False\n"
+
+    done = outcome(tmp_path, text, "true", "-k", "test_it")
+
+    assert done.returncode == 0
+    assert "1 passed, 1 deselected" in done.stdout
