@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import queue
+import random
 import select
 import shutil
 import signal
@@ -20,13 +21,18 @@ from typing import Any
 from netmond.export.address import Address
 from tests.kernel.deadline import DEADLINE
 
+#: Below those that the kernel gives to whoever asks for any (ip_local_port_range): else a connection takes
+#: the port before its listener does, or who looks whether somebody listens is connected to himself.
+_PORTS = range(16384, 32768)
+
 
 def free_port(kind: int = socket.SOCK_STREAM) -> int:
-    """A port of loopback at which nobody listens."""
-    with socket.socket(socket.AF_INET, kind) as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """A port of loopback at which nobody listens, and that nobody gets by chance."""
+    for port in random.sample(_PORTS, 100):
+        with socket.socket(socket.AF_INET, kind) as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise AssertionError("no port is free")
 
 
 class Listener:

@@ -15,6 +15,7 @@ import pytest
 from netmond.errors import ConfigError, NetmondError, Unavailable
 from netmond.export.delivery import Rejected
 from netmond.export.endpoint import Endpoint
+from tests.export.peers import free_port
 from tests.unit.receiver import Receiver, self_signed
 
 TIMEOUT = 20.0
@@ -149,8 +150,7 @@ def test_silence() -> None:
 
 def test_nobody_there() -> None:
     """A closed port, a name that does not exist."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port = listener.getsockname()[1]
+    port = free_port()
 
     assert "Connection refused" in refusal(lambda: Endpoint(f"http://127.0.0.1:{port}/", 1).post(b"", {}))
     message = refusal(lambda: Endpoint("http://no-such-host.invalid/", 1).post(b"", {}))

@@ -20,6 +20,7 @@ from netmond.export.ipfix import IpfixOutput
 from netmond.model import NOBODY_UID, FlowKind, Snapshot
 from tests.export.ipfix_outputs import starting
 from tests.export.ipfix_reader import Reader, read
+from tests.export.peers import free_port
 from tests.unit.csvflows import BOB, START, flow, snapshot
 from tests.unit.history import Clock
 
@@ -35,11 +36,11 @@ OVERFLOW: dict[str, Any] = {
 class Collector:
     """A UDP socket that keeps what comes."""
 
-    def __init__(self, port: int = 0) -> None:
+    def __init__(self, port: int) -> None:
         self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self._socket.bind(("127.0.0.1", port))
         self._socket.setblocking(False)
-        self.port: int = self._socket.getsockname()[1]
+        self.port = port
         self.reader = Reader()
 
     def take(self) -> Reader:
@@ -56,7 +57,7 @@ class Collector:
 
 @pytest.fixture
 def collector() -> Iterator[Collector]:
-    with closing(Collector()) as found:
+    with closing(Collector(free_port(socket.SOCK_DGRAM))) as found:
         yield found
 
 
@@ -226,8 +227,8 @@ def test_a_collector_that_comes_and_goes(monkeypatch: pytest.MonkeyPatch, collec
 def test_tcp(make: Make) -> None:
     """What a collector has not taken when it goes comes over the next connection, readable by itself."""
     clock = Clock()
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port = server.getsockname()[1]
+    port = free_port()
+    with socket.create_server(("127.0.0.1", port)) as server:
         output = make(f"tcp:127.0.0.1:{port}", clock=clock)
         output.write(at(1, flow(1, received=1000)))
         connection, _ = server.accept()
