@@ -72,7 +72,7 @@ class Worker:
         """Start the output, start it again with another configuration, or close it for now (None)."""
         with self._changed:
             self.config = config
-            self._period = math.inf if config is None else 0.0  # until it is open and says so
+            self._period = 0.0  # until it is open and says so
             self._order = _Order(config)
             if config is None:
                 self._discard()
@@ -131,7 +131,7 @@ class Worker:
     @property
     def period(self) -> float:
         """Seconds between two snapshots that the output needs; infinite if it needs none now."""
-        return self._period
+        return math.inf if self.config is None else self._period
 
     def feature(self) -> Feature:
         """Whether the output works."""
