@@ -23,7 +23,7 @@ from netmond.outputs import exported
 from netmond.outputs.exported import SOCKET_VARIABLE, Exporter
 from netmond.outputs.worker import Worker
 from tests.bus import snapshots
-from tests.kernel.deadline import eventually
+from tests.kernel.deadline import DEADLINE, eventually
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -86,7 +86,7 @@ class Fed:
     def deliver(self, name: str = "sink") -> int:
         """Publishes a snapshot until one has arrived; its number. Another one only when one was dropped:
         a slow machine would fall behind, which is an output's state, and adds rows to the next."""
-        first, dropped = self.publish(), self.loss("export.dropped")
+        dropped, first = self.loss("export.dropped"), self.publish()
 
         def arrived() -> int:
             nonlocal dropped
@@ -99,9 +99,9 @@ class Fed:
         return eventually(arrived, f"{name} has a snapshot")
 
     def said(self, name: str = "sink") -> list[str]:
-        """What an output wrote down."""
+        """What an output wrote down: whole lines, for it may be writing."""
         file = self.directory / name
-        return file.read_text().splitlines() if file.exists() else []
+        return file.read_text().rpartition("\n")[0].splitlines() if file.exists() else []
 
     def written(self, name: str = "sink") -> list[int]:
         return [int(line.split()[1]) for line in self.said(name) if line.startswith("write")]
@@ -121,7 +121,14 @@ class Fed:
         return child.pid
 
     def close(self) -> None:
-        asyncio.run(self.exporter.close(20.0))
+        asyncio.run(self.exporter.close(3 * DEADLINE))
+
+
+@pytest.fixture(autouse=True)
+def _patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The exporter gets time to start and to end: a busy machine makes no failure of it."""
+    monkeypatch.setattr(exported, "_PATIENCE", DEADLINE)
+    monkeypatch.setattr(exported, "_FAREWELL", DEADLINE)
 
 
 @pytest.fixture
@@ -204,10 +211,11 @@ def test_stopped(fed: Fed, monkeypatch: pytest.MonkeyPatch) -> None:
     connection.settimeout(0.2)
     pid = fed.pid
     os.kill(pid, signal.SIGSTOP)
-    fed.publish()
-    eventually(lambda: fed.publish() and fed.loss("export.dropped") > 3, "snapshots are dropped")
+    for _ in range(7):  # one is on its way, two may wait
+        fed.publish()
+    assert fed.loss("export.dropped") > 3
     assert fed.feature()[0] is FeatureState.DEGRADED
-    eventually(ended(pid), "the one that hangs is gone")
+    eventually(ended(pid), "the one that hangs is gone", within=3 * DEADLINE)
     fed.deliver()
 
     eventually(lambda: fed.deliver() and fed.feature() == LIMITED, "it is as before")
@@ -241,7 +249,7 @@ def test_reload(fed: Fed) -> None:
     ]
 
     fed.apply(replace(fed.config(), enabled=False))
-    eventually(ended(pid), "the process has ended")
+    eventually(ended(pid), "the process has ended", within=2 * DEADLINE)
     assert fed.said()[-1] == "close"
     assert fed.feature() == (FeatureState.OFF, "disabled by configuration")
     before = len(fed.said())
@@ -253,9 +261,25 @@ def test_reload(fed: Fed) -> None:
     assert int(fed.said()[before + 1].split()[1]) > 3  # nothing of the time between
 
 
-@pytest.fixture
-def listening(tmp_path: Path, environment: dict[str, str]) -> Iterator[Path]:
+@dataclass
+class Activated:
     """A socket at which the exporter is started, as by the service manager."""
+
+    path: Path
+    manager: subprocess.Popen[bytes]  #: what listens, and becomes the exporter
+
+    def feed(self, directory: Path) -> Fed:
+        return Fed(directory, Exporter({SOCKET_VARIABLE: str(self.path)}))
+
+
+def listens(path: Path) -> bool:
+    """Whether connections are taken at this socket, without making one; the file is there before that."""
+    sockets = [line.split() for line in Path("/proc/net/unix").read_text().splitlines()]
+    return any(words[3] == "00010000" and words[7:] == [str(path)] for words in sockets)
+
+
+@pytest.fixture
+def activated(tmp_path: Path, environment: dict[str, str]) -> Iterator[Activated]:
     path = tmp_path / "socket"
     command = ["systemd-socket-activate", f"--listen={path}", "--fdname=daemon"]
     variables = [f"--setenv={name}" for name in ("PYTHONPATH", "STATE_DIRECTORY")]
@@ -263,15 +287,15 @@ def listening(tmp_path: Path, environment: dict[str, str]) -> Iterator[Path]:
         [*command, *variables, sys.executable, "-m", "netmond.export"],
         env={**environment, "STATE_DIRECTORY": str(tmp_path / "state")}, cwd="/",
     )  # fmt: skip
-    eventually(path.exists, "it listens")
-    yield path
+    eventually(lambda: listens(path), "it listens")
+    yield Activated(path, process)
     process.terminate()
-    assert process.wait(20) in (0, -signal.SIGTERM)
+    assert process.wait(DEADLINE) in (0, -signal.SIGTERM)
 
 
-def test_started_by_a_socket(tmp_path: Path, listening: Path) -> None:
+def test_started_by_a_socket(tmp_path: Path, activated: Activated) -> None:
     """The daemon connects, which starts the exporter with a state directory of its own."""
-    fed = Fed(tmp_path, Exporter({SOCKET_VARIABLE: str(listening)}))
+    fed = activated.feed(tmp_path)
     fed.apply(fed.config())
     fed.deliver()
     fed.close()
@@ -280,14 +304,17 @@ def test_started_by_a_socket(tmp_path: Path, listening: Path) -> None:
     assert fed.said()[0] == f"init - {tmp_path}/state"
 
 
-def test_the_newest_connection_counts(tmp_path: Path, listening: Path) -> None:
+def test_the_newest_connection_counts(tmp_path: Path, activated: Activated) -> None:
     """A daemon that gave up earlier connections is heard at the last one."""
+    activated.manager.send_signal(signal.SIGSTOP)  # the exporter starts when all have connected
     given_up = [socket.socket(socket.AF_UNIX) for _ in range(7)]
     for each in given_up:
-        each.connect(str(listening))
+        each.connect(str(activated.path))
         each.close()
-    fed = Fed(tmp_path, Exporter({SOCKET_VARIABLE: str(listening)}))
+    fed = activated.feed(tmp_path)
     fed.apply(fed.config())
+    eventually(lambda: fed.exporter._link._connection is not None, "the daemon has connected")
+    activated.manager.send_signal(signal.SIGCONT)
     fed.deliver()
     fed.close()
 
