@@ -164,7 +164,7 @@ def test_no_turn_without_room() -> None:
         waited = [first.done(), second.done()]
         first.cancel()
         open_.set()
-        await asyncio.wait_for(second, 5)
+        await asyncio.wait_for(second, 20)
         return waited
 
     assert asyncio.run(scenario()) == [False, False]

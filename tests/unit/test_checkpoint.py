@@ -61,7 +61,7 @@ _ABOUT = st.dictionaries(
 
 
 @given(about=_ABOUT, arrays=_ARRAYS)
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 def test_what_was_written_is_read(
     path: Path, about: dict[str, Any], arrays: dict[str, NDArray[Any]]
 ) -> None:

@@ -57,14 +57,6 @@ class Ran:
         self.stdout, self.stderr = out.stdout.getvalue(), out.stderr.getvalue()
 
 
-@pytest.fixture(autouse=True)
-def _utc(monkeypatch: pytest.MonkeyPatch) -> None:
-    import time
-
-    monkeypatch.setenv("TZ", "UTC")
-    time.tzset()
-
-
 def traffic(scale: int = 1) -> dict[str, Any]:
     """Counters and rates as every row carries them."""
     return {

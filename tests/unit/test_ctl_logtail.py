@@ -31,14 +31,6 @@ GAMES = 5
 Act = Callable[[], object]
 
 
-@pytest.fixture(autouse=True)
-def _utc(monkeypatch: pytest.MonkeyPatch) -> None:
-    import time
-
-    monkeypatch.setenv("TZ", "UTC")
-    time.tzset()
-
-
 class Log:
     """A user's log as netmond keeps it; rows are numbered by their source port, each of 100 bytes in."""
 

@@ -83,9 +83,8 @@ class Counter:
         return Answer(data=[{"turn": self.count}], text=lambda _: lines, note=self.note)
 
 
-def test_watch_into_a_pipe(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_watch_into_a_pipe() -> None:
     """Each turn appends a dated block; a remark is made once, on standard error."""
-    monkeypatch.setenv("TZ", "UTC")
     out = made(turns=3)
     present(asked(watch=5.0, no_legend=True), out, Counter(note="own figures only"))
 

@@ -32,14 +32,6 @@ from tests.unit.pathlines import (
 )
 
 
-@pytest.fixture(autouse=True)
-def _utc(monkeypatch: pytest.MonkeyPatch) -> None:
-    import time
-
-    monkeypatch.setenv("TZ", "UTC")
-    time.tzset()
-
-
 class Netmond:
     """Answers StartPath with pipes in which a stream and its last figures wait.
 

@@ -83,13 +83,8 @@ def figures(count: int = 2) -> Figures:
     )
 
 
-def test_screen(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_screen() -> None:
     """The whole screen at a small size."""
-    import time
-
-    monkeypatch.setenv("TZ", "UTC")
-    time.tzset()
-
     assert screen(State(), figures(), 80, 9) == [
         "netmond - 02:03:41, counting for 2h 3min, 2 users, 340 flows",
         "In 2.0 MiB/s 3700 packets/s, out 16.6 KiB/s 0 packets/s; 23 lost",

@@ -36,7 +36,7 @@ from netmond.model import (
 from tests.bus import snapshots
 from tests.bus.rdma import with_rdma
 
-DEADLINE = 10.0
+DEADLINE = 30.0
 MIB = 1 << 20
 
 
