@@ -18,7 +18,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+import pytest
+
 from netmond.export.address import Address
+from netmond.outputs import exported
 from tests.kernel.deadline import DEADLINE
 
 #: Below those that the kernel gives to whoever asks for any (ip_local_port_range): else a connection takes
@@ -33,6 +36,12 @@ def free_port(kind: int = socket.SOCK_STREAM) -> int:
             probe.bind(("127.0.0.1", port))
             return port
     raise AssertionError("no port is free")
+
+
+def patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The exporter's process gets time to start and to end: a busy machine makes no failure of it."""
+    monkeypatch.setattr(exported, "_PATIENCE", DEADLINE)
+    monkeypatch.setattr(exported, "_FAREWELL", DEADLINE)
 
 
 class Listener:

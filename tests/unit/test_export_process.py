@@ -23,6 +23,7 @@ from netmond.outputs import exported
 from netmond.outputs.exported import SOCKET_VARIABLE, Exporter
 from netmond.outputs.worker import Worker
 from tests.bus import snapshots
+from tests.export.peers import patience
 from tests.kernel.deadline import DEADLINE, eventually
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -126,9 +127,7 @@ class Fed:
 
 @pytest.fixture(autouse=True)
 def _patient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The exporter gets time to start and to end: a busy machine makes no failure of it."""
-    monkeypatch.setattr(exported, "_PATIENCE", DEADLINE)
-    monkeypatch.setattr(exported, "_FAREWELL", DEADLINE)
+    patience(monkeypatch)
 
 
 @pytest.fixture
