@@ -13,9 +13,10 @@ import pytest
 
 from netmond.bus.authority import Authority
 from netmond.bus.service import Service
+from netmond.sessions import supervisor
 from netmond.users import Names
 from tests.bus import snapshots
-from tests.bus.private import Caller, FakeMonitor, LoopThread, PrivateBus, unavailable
+from tests.bus.private import DEADLINE, Caller, FakeMonitor, LoopThread, PrivateBus, unavailable
 
 #: The group that stands for "netmond": one that every Debian has, or of our own if we cannot choose.
 GROUP = "operator" if os.geteuid() == 0 else grp.getgrgid(os.getegid()).gr_name
@@ -48,6 +49,13 @@ def _started(loop: LoopThread, monitor: FakeMonitor, address: str) -> Service:
         return service
 
     return loop.run(begin())
+
+
+@pytest.fixture(autouse=True)
+def _patient_sessions(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Workers get time to obey, and to end with the daemon: a busy machine makes no failure of it."""
+    for name in ("_OBEY", "_LAST"):
+        monkeypatch.setattr(supervisor, name, DEADLINE - 5.0)  # less than who asks for it waits
 
 
 def _need_dbus_daemon() -> None:

@@ -29,6 +29,7 @@ from tests.bus.worker import KINDS
 
 T = TypeVar("T")
 DEADLINE = 30.0
+_PAUSE = 0.005
 ROOT = Path(__file__).parents[2]
 PACKAGING = ROOT / "packaging" / "dbus"
 
@@ -422,6 +423,15 @@ class LoopThread:
         """Run in the loop and wait for the result."""
         return asyncio.run_coroutine_threadsafe(work, self.loop).result(DEADLINE)
 
+    def pass_time(self, seconds: float) -> None:
+        """All that waits in the loop for some time to be over has waited so much longer."""
+        now = self.loop.time
+
+        def later() -> None:
+            self.loop.time = lambda: now() + seconds  # type: ignore[method-assign]
+
+        self.loop.call_soon_threadsafe(later)
+
     def close(self) -> None:
         """End the loop and the thread."""
         self.run(self.loop.shutdown_default_executor())
@@ -451,3 +461,4 @@ def until(condition: Callable[[], bool]) -> None:
     end = time.monotonic() + DEADLINE
     while not condition():
         assert time.monotonic() < end, "waited too long"
+        time.sleep(_PAUSE)  # who waits leaves the processor to the one that is waited for

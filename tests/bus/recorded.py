@@ -24,6 +24,7 @@ class Job:
         self._stream = stream
         self._count, self._flood = options["count"], "flood" in options["stages"]
         self._messages = [figures()] if options["mode"] == "stats" else EVENTS
+        self._seen = False
         self._ring, writing = os.pipe()
         os.write(writing, b".")
         self._tell(BEGIN)
@@ -35,8 +36,7 @@ class Job:
     def take(self) -> bool:
         if not self._flood:
             os.read(self._ring, 1)
-        for message in self._messages:
-            self._tell(message)
+        self._see()
         if self._count:
             raise Finished("count")
         return self._flood
@@ -45,7 +45,14 @@ class Job:
         return {"packets": 4, "bytes": 0, "dropped": 45, "filtered": 0}
 
     def finish(self, reason: str) -> None:
+        if not self._seen:  # it may end before there was time to take anything
+            self._see()
         self._tell({"type": "end", "reason": reason})
+
+    def _see(self) -> None:
+        self._seen = True
+        for message in self._messages:
+            self._tell(message)
 
     def _tell(self, message: dict[str, Any]) -> None:
         self._stream.write(json.dumps(message).encode() + b"\n")

@@ -405,8 +405,11 @@ def test_longest(host: Host) -> None:
     assert (code, error.count("\n")) == (0, 2)
 
 
-def on_terminal(host: Host, *words: str) -> tuple[int, str]:
-    """Exit code, and what a terminal shows that is standard error and, with "-t" first, standard output."""
+def on_terminal(host: Host, *words: str, enough: bytes = b"") -> tuple[int, str]:
+    """Exit code, and what a terminal shows that is standard error and, with "-t" first, standard output.
+
+    enough: when this is shown, Ctrl-C ends it.
+    """
     own, other = pty.openpty()
     out = other if words[0] == "-t" else subprocess.DEVNULL
     with start(host, *words[words[0] == "-t" :], stdout=out, stderr=other) as process:
@@ -415,6 +418,9 @@ def on_terminal(host: Host, *words: str) -> tuple[int, str]:
         with suppress(OSError):  # the last writer is gone
             while data := os.read(own, 65536):
                 shown += data
+                if enough and enough in shown:
+                    process.send_signal(signal.SIGINT)
+                    enough = b""
         os.close(own)
         return process.wait(DEADLINE), shown.decode()
 
@@ -430,9 +436,9 @@ def test_refuses_a_terminal(host: Host) -> None:
 
 def test_progress(host: Host, tmp_path: Path) -> None:
     """A line that changes, and is gone in the end; not where packets are shown."""
-    code, shown = on_terminal(host, "capture", "-w", str(tmp_path / "file"), "--duration", "1")
+    progress = b"\r1 packets, 46 B, 2 dropped, "
+    code, shown = on_terminal(host, "capture", "-w", str(tmp_path / "file"), enough=progress)
     assert code == 0
-    assert "\r1 packets, 46 B, 2 dropped, " in shown
     assert shown.endswith("\r\x1b[K" + TOTAL.replace("\n", "\r\n"))
     assert "\x1b[K" not in on_terminal(host, "-t", "capture", "--duration", "1")[1]
 
@@ -466,6 +472,7 @@ def test_sessions(host: Host) -> None:
         assert netmonctl(host, "sessions", "stop", "1") == (0, b"Stopped 1 session.\n", "")
         assert process.communicate(timeout=DEADLINE)[1] == TOTAL.encode()
         assert process.returncode == 0
+    until(is_idle(host))
     code, _, error = netmonctl(host, "sessions", "stop", "1")
     assert (code, error) == (5, "netmonctl: there is no session 1; it may have ended\n")
 

@@ -24,7 +24,7 @@ from netmond.sessions import stream, supervisor
 from netmond.sessions.options import PATH, check
 from tests.bus.conftest import Host
 from tests.bus.fakepolkit import NO, YES, FakePolkit
-from tests.bus.private import Caller, CallError, LoopThread, code, until
+from tests.bus.private import DEADLINE, Caller, CallError, LoopThread, code, until
 from tests.bus.snapshots import ALICE
 from tests.bus.worker import HEAD, PACKET, TAIL
 
@@ -80,6 +80,12 @@ def begin() -> Iterator[Begin]:
         each.close()
 
 
+@pytest.fixture
+def _until_it_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who stops a session waits for its end, however slow the machine is."""
+    monkeypatch.setattr(supervisor, "_PROMPT", DEADLINE - 5.0)
+
+
 def rows(caller: Caller, **options: Any) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = caller.call("ListSessions", OPTIONS, options)[0]
     return found
@@ -101,11 +107,15 @@ def workers() -> list[int]:
     """The processes of sessions."""
     found = []
     for children in Path(f"/proc/{os.getpid()}/task").glob("*/children"):
-        for pid in children.read_text().split():
-            with suppress(FileNotFoundError, ProcessLookupError):
-                if b"tests.bus.worker" in Path(f"/proc/{pid}/cmdline").read_bytes():
-                    found.append(int(pid))
+        with suppress(FileNotFoundError, ProcessLookupError):  # a thread, or a process, ends just now
+            found += [int(pid) for pid in children.read_text().split() if is_worker(pid)]
     return found
+
+
+def is_worker(pid: str) -> bool:
+    with suppress(FileNotFoundError, ProcessLookupError):
+        return b"tests.bus.worker" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    return False
 
 
 def unread(session: Running) -> int:
@@ -122,6 +132,7 @@ def losses(host: Host) -> dict[str, int]:
     return {loss.name: loss.count for loss in host.monitor.sessions.losses()}
 
 
+@pytest.mark.usefixtures("_until_it_is_gone")
 @pytest.mark.parametrize("member", ["StartCapture", "StartPath"])
 def test_a_session(host: Host, admin: Caller, begin: Begin, member: str) -> None:
     """Frames and progress come through pipes, until it is stopped. What it had is delivered then."""
@@ -231,6 +242,7 @@ def test_what_the_worker_gets(host: Host, admin: Caller, begin: Begin) -> None:
     admin.call("StopSession", STOP, session.number, {})
 
 
+@pytest.mark.usefixtures("_until_it_is_gone")
 def test_the_journal(host: Host, admin: Caller, begin: Begin, caplog: pytest.LogCaptureFixture) -> None:
     """Says who looks at what, since when, and how it ended."""
     caplog.set_level("INFO")
@@ -376,12 +388,10 @@ class TestEnds:
     ) -> None:
         """Neither at its start, nor later, nor when it is to end: it is killed, and others are not."""
         other = begin(admin)
-        monkeypatch.setattr(supervisor, "_START", 0.5)
-        assert failure(admin, "StartCapture", OPTIONS, {"filter": ["s", "hang"]}) == (
-            "Unavailable",
-            "the process of this capture did not answer and was ended",
-        )
-        monkeypatch.undo()
+        with monkeypatch.context() as patch:
+            patch.setattr(supervisor, "_START", 0.5)
+            error = failure(admin, "StartCapture", OPTIONS, {"filter": ["s", "hang"]})
+        assert error == ("Unavailable", "the process of this capture did not answer and was ended")
         until(lambda: len(host.monitor.sessions._sessions) == 1)
 
         os.kill(workers()[0], signal.SIGSTOP)
@@ -389,9 +399,9 @@ class TestEnds:
         admin.call("StopSession", STOP, other.number, {})
         until(lambda: gone(host))
 
-        monkeypatch.setattr(supervisor, "_SILENCE", 1.0)
         begin(admin)
         os.kill(workers()[0], signal.SIGSTOP)
+        host.loop.pass_time(supervisor._SILENCE)
         until(lambda: gone(host))
 
     @pytest.mark.parametrize(
@@ -434,7 +444,9 @@ class TestEnds:
         client.kill()
 
 
-def test_stopped_and_unread(host: Host, admin: Caller, begin: Begin) -> None:
+def test_stopped_and_unread(
+    host: Host, admin: Caller, begin: Begin, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Nobody waits long for a client that does not read, and who stops it again waits no more."""
     session = begin(admin, "flood")
     # Full but for the last bytes of its pages, where no packet fits.
@@ -442,6 +454,7 @@ def test_stopped_and_unread(host: Host, admin: Caller, begin: Begin) -> None:
 
     admin.call("StopSession", STOP, session.number, {})
     assert [row["session"] for row in rows(admin)] == [session.number]
+    monkeypatch.setattr(supervisor, "_PROMPT", DEADLINE - 5.0)
     admin.call("StopSession", STOP, session.number, {})
 
     assert gone(host)

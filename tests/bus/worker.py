@@ -65,12 +65,15 @@ class Job:
             self._packets += 1  # it is delivered, also if the session ends meanwhile
             self._stream.write(PACKET)
             return True
-        if not self._packets:
-            self._stream.write(os.read(self._ring, 100))
-            self._packets = 1
+        self._empty()
         if self._count:
             raise Finished("count")
         return False
+
+    def _empty(self) -> None:
+        if not self._packets:
+            self._stream.write(os.read(self._ring, 100))
+            self._packets = 1
 
     def figures(self) -> dict[str, int]:
         return {
@@ -81,6 +84,8 @@ class Job:
         }
 
     def finish(self, reason: str) -> None:
+        if self._does != "fail":
+            self._empty()  # it may end before there was time to take anything
         self._stream.write(TAIL)
 
 
