@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import grp
 import os
+import pwd
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -43,11 +44,14 @@ Start = Callable[[FakeMonitor, str], Service]
 
 def _started(loop: LoopThread, monitor: FakeMonitor, address: str) -> Service:
     async def begin() -> Service:
-        service = Service(monitor, Names(), Authority(group=GROUP), address=address, first_retry=FAST_RETRY)
+        service = Service(monitor, names, Authority(group=GROUP), address=address, first_retry=FAST_RETRY)
         await service.start()
         monitor.listener = service
         return service
 
+    names = Names()
+    for user in pwd.getpwall():  # known from the start: an answer does not wait long for a name
+        names.lookup(user.pw_uid)
     return loop.run(begin())
 
 

@@ -428,7 +428,7 @@ class LoopThread:
         now = self.loop.time
 
         def later() -> None:
-            self.loop.time = lambda: now() + seconds  # type: ignore[method-assign]
+            self.loop.time = lambda: now() + seconds  # type: ignore[assignment]
 
         self.loop.call_soon_threadsafe(later)
 

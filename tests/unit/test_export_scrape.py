@@ -33,7 +33,7 @@ class Serving:
     """A server of one page on a free port, and ways to talk to it."""
 
     def __init__(self, *, deadline: float = DEADLINE) -> None:
-        listener = socket.create_server(("127.0.0.1", 0))
+        listener = socket.create_server(("127.0.0.1", free_port()))
         self.where = listener.getsockname()
         self.made = 0
         self.server = ScrapeServer(listener, self._render, deadline=deadline)

@@ -31,6 +31,7 @@ def test_format() -> None:
     run("ruff", "format", "--check", "--quiet", ".")
 
 
+@pytest.mark.timeout(1200)  # it may have the whole library to read, on a machine that is busy
 def test_types() -> None:
     """mypy, strict, on the program and its tests."""
     run("mypy")

@@ -149,10 +149,10 @@ class TestLooks:
         tree.rxe("rxe0")
         sampler = Sampler(tree.root)
         sampled(sampler)
-        thread = sampler._thread
-        assert thread
+        assert sampler._thread
+        runs = sampler._thread.is_alive
         assert opened(tree) > 0
         sampler.close()
 
-        eventually(lambda: not thread.is_alive(), "close() waits, but not for long")
+        eventually(lambda: not runs(), "close() waits, but not for long")
         assert opened(tree) == 0
