@@ -34,9 +34,8 @@ class Job:
         return self._ring
 
     def take(self) -> bool:
-        if not self._flood:
-            os.read(self._ring, 1)
-        self._see()
+        if self._flood or not self._seen:  # it is asked twice a second, also if nothing came
+            self._see()
         if self._count:
             raise Finished("count")
         return self._flood
@@ -50,6 +49,8 @@ class Job:
         self._tell({"type": "end", "reason": reason})
 
     def _see(self) -> None:
+        if not self._flood:
+            os.read(self._ring, 1)
         self._seen = True
         for message in self._messages:
             self._tell(message)
