@@ -38,8 +38,8 @@ _REPORT = 0.5
 _GATHER = (0.001, 0.02)
 
 #: Seconds that a client has to read the rest of a session that was stopped or whose time is up; and of one
-#: that ends with the daemon, which waits a little longer, or is gone.
-_LINGER, _ALONE = 30.0, 2
+#: that ends with the daemon, which waits a little longer, or is gone; and that all of its end may take then.
+_LINGER, _ALONE, _LAST = 30.0, 2.0, 5
 
 #: Bytes that a worker may take beyond what it has when everything is attached.
 _ROOM = 512 << 20
@@ -151,7 +151,7 @@ class Runner:
     def _finish(self, reason: str) -> None:
         """Whoever reads gets the rest, as long as he goes on reading."""
         if self._alone:
-            signal.alarm(_ALONE + 1)  # whatever else is waited for: nobody ends this process now
+            signal.alarm(_LAST)  # whatever is waited for: nobody else ends this process now
         if reason in ("stopped", "duration", "daemon"):
             self._ends = monotonic() + (_ALONE if reason == "daemon" else _LINGER)
         try:

@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 
 #: Seconds in which a worker has to compile and attach, which takes it one; in which it has to obey; in which
 #: its client may read the rest after that; and in which it has to end with the daemon.
-_START, _OBEY, _REST, _LAST = 240.0, 3.0, 45.0, 3.0
+_START, _OBEY, _REST, _LAST = 240.0, 3.0, 45.0, 5.0
 
 #: Seconds that the end of a session is waited for by whoever stops it: later it comes only if nobody reads.
 _PROMPT = 1.0
