@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import time
 from collections.abc import Iterator
@@ -22,8 +23,11 @@ from tests.service.people import People, Person, everybody
 ALL_AT_ONCE, ONE_KIND = 15.0 * SLOWNESS, 5.0 * SLOWNESS
 #: How many clients an attack of one kind has, see attacker.py.
 FEW = {"flood": 1, "signals": 1, "huge": 2}
-#: Threads for what may block, such as names of users; asyncio starts them when needed, and keeps them.
-WORKERS = 8
+#: Threads that there may be: the loop's, that for names, those of two outputs, and as many as asyncio takes
+#: for what may block (concurrent.futures); it starts them when needed, and keeps them.
+THREADS = 4 + min(32, (os.cpu_count() or 1) + 4)
+#: Seconds after which netmond ticks by itself, whoever asks or not.
+IDLE = 5.0
 #: The longest that others may wait meanwhile: with a few clients of one kind; and with 200, which make the
 #: bus itself slow, as long as D-Bus clients wait for an answer.
 SHORT, LONG = 10.0 * SLOWNESS, 25.0 * SLOWNESS
@@ -54,10 +58,15 @@ def files(pid: int) -> int:
 
 
 def memory(pid: int, what: str) -> int:
-    """VmRSS, or VmHWM for the most there ever was, in bytes."""
+    """VmRSS, or VmHWM for the most there was since forget_peak(), in bytes."""
     lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     (value,) = (line.split()[1] for line in lines if line.startswith(f"{what}:"))
     return int(value) * 1024
+
+
+def forget_peak(pid: int) -> None:
+    """What an earlier attack has cost is none of the next one's (proc_pid_clear_refs(5))."""
+    Path(f"/proc/{pid}/clear_refs").write_text("5")
 
 
 @pytest.fixture(scope="module")
@@ -98,7 +107,7 @@ class Witness:
     rounds: int = 0
 
     def watch(self, seconds: float) -> None:
-        """Call for so long, without an error; ticks must go on."""
+        """Call for so long, without an error; ticks must go on, however slow the bus is."""
         started, first = time.monotonic(), status(self.root)["tick"]
         while time.monotonic() < started + seconds:
             self._timed(self.root, "ListFlows", ("a{sv}",), {"limit": ["u", 10]})
@@ -107,7 +116,7 @@ class Witness:
             self.rounds += 1
         ticks, lasted = status(self.root)["tick"] - first, time.monotonic() - started
         print(f"{self.rounds} rounds, the slowest {self.slowest:.2f} s; {ticks} ticks in {lasted:.0f} s")
-        assert ticks > lasted / 3
+        assert ticks > lasted / (2 * IDLE * SLOWNESS)
 
     def _timed(self, caller: Caller, *call: Any) -> None:
         asked = time.monotonic()
@@ -122,12 +131,13 @@ def witness(people: People) -> Iterator[Witness]:
         bob.call("Describe")
         pid, began = main_pid(), time.time()
         status(root)
+        forget_peak(pid)
         before, resident = files(pid), memory(pid, "VmRSS")
         yield Witness(root=root, bob=bob)
         assert main_pid() == pid
         eventually(lambda: _quick(root), "answers are as quick as ever", within=2 * DEADLINE)
-        eventually(lambda: files(pid) == before, f"back to {before} files")
-        assert len(list(Path(f"/proc/{pid}/task").iterdir())) <= WORKERS
+        eventually(lambda: files(pid) <= before, f"back to {before} files")
+        assert len(list(Path(f"/proc/{pid}/task").iterdir())) <= THREADS
         print(f"memory {resident >> 20} MiB before, at most {memory(pid, 'VmHWM') >> 20} MiB")
         assert memory(pid, "VmHWM") < resident + MEMORY
     assert _complaints(began) == []
@@ -184,4 +194,4 @@ def test_descriptors_are_not_taken(people: People) -> None:
 
     answers = set(json.loads(done.stdout).split())
     assert answers <= {f"{STANDARD}InvalidArgs", "org.netmond1.Error.LimitExceeded"}, done.stderr
-    assert files(pid) <= before
+    eventually(lambda: files(pid) <= before, f"back to {before} files")
