@@ -11,7 +11,7 @@ import termios
 import time
 from types import TracebackType
 
-from tests.kernel.deadline import DEADLINE
+from tests.service.client import PATIENCE
 from tests.service.people import Person
 
 
@@ -46,7 +46,7 @@ class Terminal:
 
     def expect(self, text: str) -> None:
         """Wait until the program has shown `text`."""
-        end = time.monotonic() + DEADLINE
+        end = time.monotonic() + PATIENCE
         while text not in self.shown:
             assert self._read(end), f"ended without showing {text!r}: {self.shown!r}"
 
@@ -56,10 +56,10 @@ class Terminal:
 
     def end(self) -> int:
         """Wait until the program has ended; its exit code, negative for a signal."""
-        end = time.monotonic() + DEADLINE
+        end = time.monotonic() + PATIENCE
         while self._read(end):
             pass
-        return self._process.wait(DEADLINE)
+        return self._process.wait(PATIENCE)
 
     def echoes(self) -> bool:
         """Whether the terminal shows what is typed, as it should when nobody asks for a password."""

@@ -6,6 +6,7 @@ import pytest
 
 from tests.kernel.deadline import eventually
 from tests.service.inside import main_pid, rows, run
+from tests.service.talk import DEVICE
 
 pytestmark = pytest.mark.usefixtures("installed", "far")
 
@@ -22,9 +23,13 @@ def state() -> tuple[object, ...]:
 
 def test_shows_the_service_and_leaves_it_as_it_was() -> None:
     """Traffic of its own appears in the service's figures; then all is as it was before."""
+    eventually(
+        lambda: any(row["name"] == DEVICE and row["monitored"] for row in rows("Interfaces")),
+        "the uplink is monitored",
+    )
     before = state()
 
-    shown = run("python3", "/opt/netmond/packaging/demo/run.py", "--service", "--seconds", "5").out
+    shown = run("python3", "/opt/netmond/packaging/demo/run.py", "--service", "--seconds", "10").out
 
     assert "netmond.service is installed and runs." in shown
     assert "● meter" in shown

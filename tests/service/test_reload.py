@@ -71,7 +71,7 @@ def test_new_configuration(reload: Callable[[], None]) -> None:
 
     reload()
 
-    eventually(lambda: targets() == ["192.0.2.7"], "the target of the file", within=5)
+    eventually(lambda: targets() == ["192.0.2.7"], "the target of the file")
     assert main_pid() == pid
     assert show("ActiveState") == "active"
 

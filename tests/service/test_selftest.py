@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -13,12 +14,15 @@ from tests.service.talk import DEVICE, Far
 
 
 @pytest.fixture(autouse=True)
-def _machine(installed: None, far: Far) -> None:
-    """netmond runs, and has noticed all interfaces there are."""
+def _machine(installed: None, far: Far) -> Iterator[None]:
+    """netmond runs, and has noticed all interfaces there are; afterwards all is as it was before."""
     eventually(
         lambda: any(row["name"] == DEVICE and row["monitored"] for row in rows("Interfaces")),
         "the uplink is monitored",
     )
+    before = state()
+    yield
+    eventually(lambda: state() == before, "all is as it was")
 
 
 def state() -> dict[str, Any]:
@@ -35,9 +39,7 @@ def state() -> dict[str, Any]:
 
 @pytest.mark.parametrize("attach", ["auto", "xdp-generic"])
 def test_every_counter_is_right(attach: str) -> None:
-    """Of the service in its sandbox; afterwards all is as it was before."""
-    before = state()
-
+    """Of the service in its sandbox."""
     lines = {line["check"]: line for line in ctl_json("selftest", "--attach", attach)}
 
     assert len(lines) == 33
@@ -46,7 +48,6 @@ def test_every_counter_is_right(attach: str) -> None:
         {"process", "unit"} if run("systemd-detect-virt", "--container", check=False).code == 0 else set()
     )
     assert {name for name, line in lines.items() if line["result"] != "ok"} == contained
-    eventually(lambda: state() == before, "all is as it was")
 
 
 def test_for_people() -> None:
@@ -85,12 +86,9 @@ def test_not_for_everybody() -> None:
 
 def test_interrupted() -> None:
     """By the service manager, as a timer's unit might be: everything is taken away."""
-    before = state()
     words = ["--quiet", "--collect", "--wait", "--property=RuntimeMaxSec=1s", "--property=TimeoutStopSec=60"]
 
     run("systemd-run", *words, "netmonctl", "selftest", check=False)
-
-    eventually(lambda: state() == before, "all is as it was")
 
 
 def test_json_is_documented() -> None:
