@@ -6,6 +6,7 @@ import ctypes
 import errno
 import os
 import re
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
@@ -16,8 +17,9 @@ def held_by(pid: int) -> Objects:
     """Ids of the programs, links and maps that a process holds, from /proc/PID/fdinfo (proc(5))."""
     found: Objects = {"prog": set(), "link": set(), "map": set()}
     for file in Path(f"/proc/{pid}/fdinfo").iterdir():
-        for kind, number in re.findall(r"^(prog|link|map)_id:\s+(\d+)$", file.read_text(), re.MULTILINE):
-            found[kind].add(int(number))
+        with suppress(FileNotFoundError):  # it has closed the file meanwhile
+            for kind, number in re.findall(r"^(prog|link|map)_id:\s+(\d+)$", file.read_text(), re.MULTILINE):
+                found[kind].add(int(number))
     return found
 
 
