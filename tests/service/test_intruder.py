@@ -213,8 +213,8 @@ def test_no_other_way_in(scene: Scene) -> None:
     sockets = set()
     for entry in Path(f"/proc/{main_pid()}/fd").iterdir():
         with suppress(FileNotFoundError):  # closed meanwhile: a file that was written
-            name = os.readlink(entry)
-            sockets |= {name.strip("socket:[]")} if name.startswith("socket:") else set()
+            file = os.readlink(entry)
+            sockets |= {file.strip("socket:[]")} if file.startswith("socket:") else set()
 
     for family in ("tcp", "tcp6", "udp", "udp6", "raw", "raw6", "packet"):
         table = Path(f"/proc/net/{family}")
