@@ -72,30 +72,57 @@ def test_nothing_of_the_exporter() -> None:
     assert run(code) == "[]"
 
 
-def test_numpy_without_what_nobody_uses() -> None:
-    """Parts of numpy are there by name only: none of their code is loaded with numpy, or with the daemon."""
+def test_without_what_nobody_uses() -> None:
+    """Modules that others import by name only are not loaded with them, nor with the daemon."""
     code = (
         "import numpy, netmond.daemon\n"
         "print([name for name in ('numpy.random.mtrand', 'numpy.ma.core', 'numpy.fft._pocketfft',"
-        " 'numpy.polynomial.polynomial') if name in sys.modules])\n"
+        " 'numpy.polynomial.polynomial', '_bz2', '_lzma', '_pickle') if name in sys.modules])\n"
+        "maps = open('/proc/self/maps').read()\n"
+        "print([name for name in ('liblapack', '_multiarray_tests', 'libbz2', 'liblzma') if name in maps])\n"
     )
 
-    assert run(code) == "[]"
+    assert run(code).splitlines() == ["[]", "[]"]
 
 
 def test_they_work_when_used() -> None:
     """At first use each of them is loaded and is itself."""
     code = (
-        "import numpy\n"
+        "import numpy, shutil, bz2, lzma, pickle\n"
         "print(numpy.random.default_rng(23).integers(0, 7, 3).size)\n"
         "print(numpy.ma.masked_equal([1, 2, 1], 1).sum())\n"
         "print(numpy.fft.fft([1, 0]).real.tolist())\n"
         "print(numpy.polynomial.Polynomial([1, 2])(3))\n"
+        "print(numpy.linalg.det(numpy.eye(3)), numpy.emath.sqrt(-1), numpy.ctypeslib.c_intp.__name__)\n"
+        "print([len(packer.decompress(packer.compress(b'three'))) for packer in (bz2, lzma)])\n"
+        "print(pickle.loads(pickle.dumps(numpy.arange(3))).tolist())\n"
         "from numpy.random import Generator\n"
-        "print(Generator.__name__)\n"
+        "import numpy.random.mtrand\n"
+        "print(Generator.__name__, sys.modules['numpy.random'] is numpy.random)\n"
     )
 
-    assert run(code).splitlines() == ["3", "2", "[1.0, 1.0]", "7.0", "Generator"]
+    assert run(code).splitlines() == [
+        "3",
+        "2",
+        "[1.0, 1.0]",
+        "7.0",
+        "1.0 1j c_long",
+        "[5, 5]",
+        "[0, 1, 2]",
+        "Generator True",
+    ]
+
+
+def test_two_threads_want_the_same() -> None:
+    """Each gets the module, whoever is first."""
+    code = (
+        "import numpy\n"
+        "from concurrent.futures import ThreadPoolExecutor\n"
+        "def use(_): return numpy.random.default_rng\n"
+        "with ThreadPoolExecutor(8) as threads: print(len(set(threads.map(use, range(64)))))\n"
+    )
+
+    assert run(code) == "1"
 
 
 def test_room_for_many_flows() -> None:
