@@ -40,11 +40,12 @@ def page(status: Mapping[str, Any], style: Style, now: float, verbose: bool) -> 
     hue = "yellow" if any(f["state"] == "degraded" for f in features) else "green"
     counts = (plural(status[f"{noun}s"], noun) for noun in ("user", "flow", "target"))
     name = style.paint(f"netmond {escape(str(status['version']))}", "bold")
+    interval = duration(round(status["interval"], 2))
     return [
         f"{style.paint(style.dot(True), hue)} {name} - who uses the network on this machine",
         *_entry("Since", [_ago(status["started"], now)]),
         *_entry("Counting", [f"since {_ago(status['since'], now)}"]),
-        *_entry("Interval", [f"{duration(round(status['interval'], 2))}, tick {status['tick']}"]),
+        *_entry("Tick", [f"{status['tick']}, {interval} after the one before"]),
         *_entry("Knows", [", ".join(counts)]),
         *(line for name, value in traffic(status["totals"], style) for line in _entry(name, [value])),
         *_entry("Losses", _losses(status["losses"], style, verbose)),

@@ -567,7 +567,7 @@ def test_status_page() -> None:
         "● netmond 0.1.0 - who uses the network on this machine\n"
         "     Since: Tue 2023-11-14 22:13:43 UTC; 2h 3min ago\n"
         "  Counting: since Mon 2023-11-13 22:13:43 UTC; 1d 2h ago\n"
-        "  Interval: 1s, tick 7421\n"
+        "      Tick: 7421, 1s after the one before\n"
         "     Knows: 1 user, 340 flows, 0 targets\n"
         "   Inbound: 87.3 MiB (91578368 bytes) in 103424 packets\n"
         "  Outbound: 4.3 MiB (4523008 bytes) in 23552 packets\n"
