@@ -71,7 +71,8 @@ def _ports(host: Host) -> Iterator[Port]:
         for number in _names(host, f"{CLASS}/{device}/ports"):
             path = f"{CLASS}/{device}/ports/{number}"
             with suppress(FileNotFoundError):
-                groups = [f"{path}/{group}" for group in ("counters", "hw_counters")]
+                # The last: of drivers that count by device only.
+                groups = [f"{path}/counters", f"{path}/hw_counters", f"{CLASS}/{device}/hw_counters"]
                 yield Port(
                     name=f"{device}/{number}",
                     driver=_driver(host, f"{CLASS}/{device}/device"),

@@ -39,6 +39,15 @@ def device(name: str, link_layer: str = ETHERNET, state: str = "4: ACTIVE", driv
     return plug
 
 
+def moved(old: str, new: str) -> Illness:
+    """A directory is elsewhere."""
+
+    def move(patient: Patient) -> None:
+        patient.files = {path.replace(old, new): text for path, text in patient.files.items()}
+
+    return move
+
+
 def adapters(mode: str | Ran | None, **more: Any) -> Illness:
     """Two ports of mlx5, and what the command rdma says of their counters."""
 
@@ -68,6 +77,10 @@ CASES: dict[str, Case] = {
     "no counters": (
         both(device("siw0"), gone(f"{CLASS}/siw0/ports/1/hw_counters")),
         "rdma", WARNING, "siw0/1 has no counters", "use a kernel and a driver",
+    ),
+    "counters of the device": (
+        both(device("efa_0"), moved(f"{CLASS}/efa_0/ports/1/hw_counters", f"{CLASS}/efa_0/hw_counters")),
+        "rdma", FINE, "1 port, 1 active, with counters", "",
     ),
     "counters by queue pair": (adapters(BOUND), "rdma", FINE, "2 ports, 2 active", ""),
     "counters of ports only": (
