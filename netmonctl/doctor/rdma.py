@@ -71,8 +71,9 @@ def _ports(host: Host) -> Iterator[Port]:
         for number in _names(host, f"{CLASS}/{device}/ports"):
             path = f"{CLASS}/{device}/ports/{number}"
             with suppress(FileNotFoundError):
-                # The last: of drivers that count by device only.
-                groups = [f"{path}/counters", f"{path}/hw_counters", f"{CLASS}/{device}/hw_counters"]
+                groups = [f"{path}/counters", f"{path}/hw_counters"]
+                if number == "1":  # drivers that count by device only: netmond takes that for its first port
+                    groups.append(f"{CLASS}/{device}/hw_counters")
                 yield Port(
                     name=f"{device}/{number}",
                     driver=_driver(host, f"{CLASS}/{device}/device"),
